@@ -242,6 +242,46 @@ def decode(
     return torch.cat(pieces, dim=-1)  # [B, C, T * hop]
 
 
+@torch.no_grad()
+def restart_dead_codes(
+    codec: EncodecModel,
+    latents: Float[Tensor, "B D T"],
+    min_share: float = 0.1,
+    generator: torch.Generator | None = None,
+) -> list[int]:
+    """Move codes that nobody uses onto latents of the current batch; for training a codec.
+
+    audiocraft's own restart has no effect: `expire_codes_` writes the new vector into `embed` only,
+    and the same forward pass overwrites it from `embed_avg`, so that a dead code stays dead. Here
+    the moving averages are set along with it. Call it after an optimiser step, every few steps.
+
+    Args:
+        codec: its quantiser has been initialised (one forward pass in training mode).
+        latents: encoder output of a batch.
+        min_share: a code is dead below this share of the mean usage (moving average). audiocraft's
+            absolute threshold of 2 would be above the mean for small batches.
+        generator: draws the replacement latents; None uses torch's global one.
+
+    Returns:
+        How many codes were restarted in each codebook.
+    """
+    residual = latents.transpose(1, 2).reshape(-1, latents.shape[1]).float()  # [B * T, D]
+    restarted = []
+    for layer in codec.quantizer.vq.layers:
+        book = layer._codebook
+        mean_usage = book.cluster_size.sum() / book.codebook_size
+        dead = (book.cluster_size < min_share * mean_usage).nonzero()[:, 0]
+        if len(dead):
+            drawn = torch.randint(len(residual), (len(dead),), generator=generator)
+            vectors = residual[drawn.to(residual.device)].to(book.embed.dtype)
+            book.embed[dead] = vectors
+            book.cluster_size[dead] = mean_usage
+            book.embed_avg[dead] = vectors * mean_usage
+        restarted.append(len(dead))
+        residual = residual - book.decode(book.encode(residual.to(book.embed.dtype))).float()
+    return restarted
+
+
 def save_codec(codec: EncodecModel, config: CodecConfig, folder: str | Path) -> None:
     """Write `codec.safetensors` and `config.json` into a folder, each of them atomically."""
     from safetensors.torch import save

@@ -12,6 +12,7 @@ from stage_lite.codec import (
     encode,
     load_codec,
     n_frames,
+    restart_dead_codes,
     save_codec,
 )
 from stage_lite.errors import StageLiteError
@@ -175,3 +176,24 @@ def test_cache_mends_a_broken_file(codec, tmp_path):
     file.write_bytes(file.read_bytes()[:40])
     assert torch.equal(cache(codec, wav), codes)
     assert np.load(file)["codes"].shape == (4, 5)
+
+
+def test_dead_codes_come_back():
+    codec = build_codec(CodecConfig(n_filters_encoder=2, n_filters_decoder=2, dimension=4, card=32))
+    codec.train()
+    generator = torch.Generator().manual_seed(0)
+
+    def used_after(latents, restart):
+        for step in range(60):
+            codec.quantizer(latents, 50)
+            if restart and step % 10 == 0:
+                restart_dead_codes(codec, latents, generator=generator)
+        codec.eval()
+        codes = codec.quantizer.encode(latents)
+        codec.train()
+        return codes[:, 0].unique().numel()
+
+    codec.quantizer(torch.randn(4, 4, 200, generator=generator), 50)
+    moved = torch.randn(4, 4, 200, generator=generator) * 0.05 + 3  # far from every code
+    assert used_after(moved, restart=False) <= 3  # audiocraft alone
+    assert used_after(moved, restart=True) >= 24
