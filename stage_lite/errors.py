@@ -1,7 +1,5 @@
-"""The one error class of the project."""
-
-from __future__ import annotations
+"""The one error that this library raises on bad input."""
 
 
 class StageLiteError(ValueError):
-    """Something that a user gave or that is missing; says what, got, expected and what to try."""
+    """A sentence that says what is wrong, what came, what was expected and what to try."""
