@@ -63,7 +63,6 @@ class CodecConfig:
     threshold_ema_dead_code: int = 2
 
     def __post_init__(self):
-        object.__setattr__(self, "ratios", tuple(int(r) for r in self.ratios))
         for name in ("sample_rate", "channels", "n_filters_encoder", "n_filters_decoder",
                      "dimension", "n_q", "card"):  # fmt: skip
             if getattr(self, name) < 1:
@@ -93,6 +92,7 @@ class CodecConfig:
                 f"codec config has unknown fields {unknown}; expected some of {sorted(known)}; "
                 "the file may come from a newer version of stage_lite"
             )
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**values)
 
 

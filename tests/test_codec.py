@@ -1,5 +1,7 @@
 """codec.py: audiocraft's EnCodec in MusicGen's geometry, chunks, bad input, the cache."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -105,15 +107,17 @@ def test_silence_encodes(codec):
 )
 def test_encode_refuses(codec, wav, message):
     with pytest.raises(StageLiteError, match=message):
-        encode(codec, wav)
+        inspect.unwrap(encode)(codec, wav)  # without the test run's own shape checks
 
 
 def test_decode_names_the_first_code_out_of_range(codec):
     codes = torch.zeros(2, 4, 6, dtype=torch.int64)
     codes[1, 2, 3] = 16
-    with pytest.raises(StageLiteError, match="code 16 at batch 1, codebook 2, frame 3; .* 0 to 15"):
+    with pytest.raises(
+        StageLiteError, match=r"code 16 at batch 1, codebook 2, frame 3; .* 0 to 15"
+    ):
         decode(codec, codes)
-    with pytest.raises(StageLiteError, match="expected \\[B, K, T\\] with K from 1 to 4"):
+    with pytest.raises(StageLiteError, match=r"expected \[B, K, T\] with K from 1 to 4"):
         decode(codec, torch.zeros(1, 5, 6, dtype=torch.int64))
 
 
@@ -133,7 +137,7 @@ def test_save_and_load_are_equal(codec, tmp_path):
 
 
 def test_broken_codec_folders_are_named(codec, tmp_path):
-    with pytest.raises(StageLiteError, match="config.json is missing"):
+    with pytest.raises(StageLiteError, match=r"config.json is missing"):
         load_codec(tmp_path)
     save_codec(codec, TINY, tmp_path)
     weights = tmp_path / "codec.safetensors"
@@ -142,10 +146,10 @@ def test_broken_codec_folders_are_named(codec, tmp_path):
     with pytest.raises(StageLiteError, match="broken or cut short"):
         load_codec(tmp_path)
     save_codec(build_codec(CodecConfig(2 * 16000, 1, 2, 3, 12, card=16), 0), TINY, tmp_path)
-    with pytest.raises(StageLiteError, match="does not fit config.json"):
+    with pytest.raises(StageLiteError, match=r"does not fit config.json"):
         load_codec(tmp_path)
     (tmp_path / "config.json").write_text('{"bitrate": 3}')
-    with pytest.raises(StageLiteError, match="unknown fields \\['bitrate'\\]"):
+    with pytest.raises(StageLiteError, match=r"unknown fields \['bitrate'\]"):
         load_codec(tmp_path)
 
 
@@ -179,7 +183,8 @@ def test_cache_mends_a_broken_file(codec, tmp_path):
 
 
 def test_dead_codes_come_back():
-    codec = build_codec(CodecConfig(n_filters_encoder=2, n_filters_decoder=2, dimension=4, card=32))
+    config = CodecConfig(n_filters_encoder=2, n_filters_decoder=2, dimension=4, card=32, decay=0.8)
+    codec = build_codec(config, seed=0)
     codec.train()
     generator = torch.Generator().manual_seed(0)
 
