@@ -4,8 +4,8 @@
     model = sl.load("nano")
     out = model.generate(context=wav, context_sample_rate=sr, description="drums, bossa nova")
 
-Names are imported when they are first used (PEP 562), so `import stage_lite` loads neither torch nor
-audiocraft. The table below is the whole public surface.
+Names are imported when they are first used (PEP 562), so `import stage_lite` loads neither torch
+nor audiocraft. The table below is the whole public surface.
 """
 
 from __future__ import annotations

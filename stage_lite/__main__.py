@@ -1,0 +1,195 @@
+"""`python -m stage_lite doctor | demo | generate | train` (the same as `stage-lite ...`)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+from .errors import StageLiteError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit codes: 0 done, 1 not well (doctor), 2 bad input, 130 Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except StageLiteError as error:
+        print(f"stage-lite {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"stage-lite {arguments.command}: stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="stage-lite",
+        description="A small MusicGen that plays along. `stage-lite COMMAND --help` says more.",
+    )
+    parser.add_argument("--version", action="version", version=f"stage-lite {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    doctor = commands.add_parser(
+        "doctor", help="what is installed, what is missing, how to mend it"
+    )
+    doctor.set_defaults(run=_doctor)
+
+    demo = commands.add_parser("demo", help="generate drums and bass for a shipped mix into out/")
+    demo.add_argument(
+        "--out", type=Path, default=Path("out"), help="folder to write (default: out)"
+    )
+    demo.add_argument("--seed", type=int, default=0, help="same seed, same music (default: 0)")
+    demo.set_defaults(run=_demo)
+
+    generate = commands.add_parser(
+        "generate",
+        help="generate one stem for a mix, or from words alone",
+        description="Generate one stem that plays along with --context, or from the words alone.",
+        epilog="stage-lite generate --context mix.wav --description 'drums, rock' --out drums.wav",
+    )
+    generate.add_argument("--context", type=Path, help="audio to play along with: a mix or a click")
+    generate.add_argument(
+        "--description", help="stem and style in words, for example 'bass, bossa nova'"
+    )
+    generate.add_argument(
+        "--out", type=Path, required=True, help=".wav, .flac or .ogg; overwritten"
+    )
+    generate.add_argument(
+        "--mix-out", type=Path, help="also write the context and the stem together"
+    )
+    generate.add_argument("--model", default="nano", help="name or folder (default: nano)")
+    generate.add_argument(
+        "--duration", type=float, help="seconds (default: what the model learnt on)"
+    )
+    generate.add_argument("--cfg", type=float, default=3.0, help="guidance; 1 is none (default: 3)")
+    generate.add_argument(
+        "--temperature", type=float, default=1.0, help="0 takes the likeliest (default: 1)"
+    )
+    generate.add_argument(
+        "--top-k", type=int, default=250, help="draw from the k likeliest (default: 250)"
+    )
+    generate.add_argument(
+        "--seed", type=int, help="same seed, same music (default: another each time)"
+    )
+    generate.set_defaults(run=_generate)
+
+    train = commands.add_parser(
+        "train",
+        help="fine-tune a model on a folder of stems",
+        description="Fine-tune a model on a folder of stems. Ctrl-C keeps all; run again to go on.",
+        epilog="stage-lite train --data songs --target drums --checkpoint-dir runs/drums",
+    )
+    train.add_argument(
+        "--data", type=Path, required=True, help="folder of songs, each a folder of stems"
+    )
+    train.add_argument("--target", default="drums", help="stem to learn (default: drums)")
+    train.add_argument(
+        "--conditions", nargs="+", default=["mixture", "metronome"],
+        help="what may stand before the target (default: mixture metronome)",
+    )  # fmt: skip
+    train.add_argument("--window", type=float, default=8.0, help="seconds per example (default: 8)")
+    train.add_argument(
+        "--model", default="nano-base", help="model to start from (default: nano-base)"
+    )
+    train.add_argument("--steps", type=int, default=500, help="optimiser steps (default: 500)")
+    train.add_argument("--checkpoint-dir", type=Path, required=True, help="written every few steps")
+    train.add_argument("--seed", type=int, default=0, help="of data order and dropout (default: 0)")
+    train.add_argument("--fresh", action="store_true", help="start again instead of going on")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="comes with a later version")
+    evaluate.set_defaults(run=_evaluate)
+    return parser
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from . import doctor
+
+    return doctor.main()
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from . import demo
+
+    demo.run(out=arguments.out, seed=arguments.seed)
+    return 0
+
+
+def _generate(arguments: argparse.Namespace) -> int:
+    from .audio import load_audio, mix, resample, save_audio, to_mono
+    from .model import load
+
+    for file in filter(None, (arguments.out, arguments.mix_out)):
+        _check_writable(file)
+    if arguments.mix_out and not arguments.context:
+        raise StageLiteError("--mix-out needs --context: without one there is nothing to mix with")
+    context, sample_rate = load_audio(arguments.context) if arguments.context else (None, None)
+    model = load(arguments.model)
+    out = model.generate(
+        context=context,
+        context_sample_rate=sample_rate,
+        description=arguments.description,
+        duration_s=arguments.duration,
+        cfg_coef=arguments.cfg,
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        seed=arguments.seed,
+        progress=sys.stderr.isatty(),
+    )
+    out.save(arguments.out)
+    print(f"{arguments.out}: {out.duration_s:.2f} s at {out.sample_rate} Hz, "
+          f"{out.seconds_per_step * 1000:.1f} ms a step")  # fmt: skip
+    if arguments.mix_out:
+        heard = to_mono(resample(context, sample_rate, out.sample_rate))  # [1, L]
+        stem = out.wav[0]  # [C, L]
+        length = min(heard.shape[-1], stem.shape[-1])
+        save_audio(arguments.mix_out, mix([heard[:, :length], stem[:, :length]]), out.sample_rate)
+        print(f"{arguments.mix_out}: the context and the stem together")
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from .model import load
+    from .stems import StemDataset
+    from .training import finetune
+
+    dataset = StemDataset(
+        arguments.data,
+        target=arguments.target,
+        window_s=arguments.window,
+        conditions=arguments.conditions,
+        seed=arguments.seed,
+    )
+    finetune(
+        load(arguments.model),
+        dataset,
+        steps=arguments.steps,
+        checkpoint_dir=arguments.checkpoint_dir,
+        resume=not arguments.fresh,
+        seed=arguments.seed,
+    )
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    raise StageLiteError(
+        "evaluation is not part of this version; it comes with stage_lite.metrics. "
+        "The numbers of the shipped models stand in their model cards"
+    )
+
+
+def _check_writable(file: Path) -> None:
+    """Say it before minutes of generation, not after."""
+    if file.suffix.lower() not in (".wav", ".flac", ".ogg"):
+        raise StageLiteError(
+            f"{file}: the name ends in {file.suffix!r}; expected .wav, .flac or .ogg"
+        )
+    if not file.absolute().parent.is_dir():
+        raise StageLiteError(f"{file}: there is no folder {file.absolute().parent}; make it first")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
