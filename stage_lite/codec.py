@@ -15,7 +15,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import warnings
 import weakref
 import zipfile
@@ -29,6 +28,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .errors import StageLiteError
+from .files import write_atomic
 
 if TYPE_CHECKING:
     from audiocraft.models.encodec import EncodecModel
@@ -289,8 +289,8 @@ def save_codec(codec: EncodecModel, config: CodecConfig, folder: str | Path) -> 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in codec.state_dict().items()}
-    _write_atomic(folder / "codec.safetensors", save(state))
-    _write_atomic(folder / "config.json", json.dumps(config.to_json(), indent=1).encode())
+    write_atomic(folder / "codec.safetensors", save(state))
+    write_atomic(folder / "config.json", json.dumps(config.to_json(), indent=1))
 
 
 def load_codec(folder: str | Path) -> tuple[EncodecModel, CodecConfig]:
@@ -401,15 +401,6 @@ def _chunks(codec: EncodecModel, total: int, chunk_s: float | None):
         yield start, stop, max(0, start - margin), min(total, stop + margin)
 
 
-def _write_atomic(file: Path, content: bytes) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _read_codes(file: Path) -> Int[Tensor, "K T"] | None:
     try:
         with np.load(file, allow_pickle=False) as stored:
@@ -421,4 +412,4 @@ def _read_codes(file: Path) -> Int[Tensor, "K T"] | None:
 def _write_codes(file: Path, codes: Int[Tensor, "K T"]) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, codes=codes.cpu().numpy().astype(np.uint16))
-    _write_atomic(file, buffer.getvalue())
+    write_atomic(file, buffer.getvalue())

@@ -1,0 +1,75 @@
+"""What a data set hands out: one window of music with the stem that is to be played in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from .errors import StageLiteError
+
+
+@dataclass
+class Example:
+    """One (context, target, text, beats), as audio or as codes.
+
+    A stem folder fills `context` and `target`, a token shard fills `context_codes` and
+    `target_codes`; the rest is the same, so that training and evaluation take either.
+    """
+
+    target: Float[Tensor, "1 L"] | None
+    context: Float[Tensor, "1 Lc"] | None  # None: no context
+    description: str
+    beat_times: Float[ndarray, "n"]  # seconds from the start of the window, increasing
+    downbeat_times: Float[ndarray, "m"]
+    song_id: str
+    start_s: float  # of the window in the song
+    duration_s: float  # of the window
+    condition: str  # what made the context: "mixture", "metronome", ..., "self" or "none"
+    target_name: str = ""
+    sample_rate: int = 32000  # Hz, of `target` and `context`
+    context_codes: Int[Tensor, "K Tc"] | None = None
+    target_codes: Int[Tensor, "K T"] | None = None
+    bpm: float | None = None
+    groove: str | None = None
+    family: str | None = None
+
+
+def beats_in(times_s: Sequence[float] | ndarray, start_s: float, duration_s: float) -> ndarray:
+    """Those of the times that fall into a window, in seconds from its start."""
+    times = np.asarray(times_s, dtype=np.float64)
+    return times[(times >= start_s) & (times < start_s + duration_s)] - start_s
+
+
+def shuffle_contexts(examples: Sequence[Example]) -> list[Example]:
+    """The same targets, each with the context of another song: the floor of every comparison.
+
+    Every context is used once; who gets which depends on the order of the examples only.
+
+    Raises:
+        StageLiteError: more than half of the examples are of one song.
+    """
+    order = sorted(range(len(examples)), key=lambda i: examples[i].song_id)
+    songs = [examples[i].song_id for i in order]
+    most = max((songs.count(song) for song in set(songs)), default=0)
+    if 2 * most > len(songs):
+        raise StageLiteError(
+            f"cannot give {len(songs)} examples the context of another song: {most} are of one "
+            "song; expected at most half; take more songs"
+        )
+    # Sorted by song, a shift by the largest group always lands in another song.
+    shuffled = list(examples)
+    for place, i in enumerate(order):
+        other = examples[order[(place + most) % len(order)]]
+        shuffled[i] = dataclasses.replace(
+            examples[i],
+            context=other.context,
+            context_codes=other.context_codes,
+            condition=f"shuffled {other.condition}",
+        )
+    return shuffled
