@@ -37,12 +37,15 @@ REQUIRED = {
     "audiocraft": "--no-deps audiocraft==1.3.0",
     "av": "av",
     "einops": "einops",
+    "dora": "dora-search",
     "flashy": "flashy",
+    "hydra": "hydra-core",
     "huggingface_hub": "huggingface_hub",
     "julius": "julius",
     "num2words": "num2words",
     "omegaconf": "omegaconf",
     "soundfile": "soundfile",
+    "tqdm": "tqdm",
 }
 # Imported by audiocraft at once, used by few of its parts: import waits for the first use.
 DEFERRED = ("transformers", "librosa", "spacy", "audiocraft.solvers")
@@ -72,7 +75,10 @@ def audiocraft_classes() -> types.SimpleNamespace:
         lm, encodec = _import("audiocraft.models.lm"), _import("audiocraft.models.encodec")
         conditioners = _import("audiocraft.modules.conditioners")
         patterns = _import("audiocraft.modules.codebooks_patterns")
-        seanet, quantization = _import("audiocraft.modules.seanet"), _import("audiocraft.quantization")
+        seanet, quantization = (
+            _import("audiocraft.modules.seanet"),
+            _import("audiocraft.quantization"),
+        )
         logging.getLogger("audiocraft.modules.codebooks_patterns").setLevel(logging.WARNING)
     return types.SimpleNamespace(
         LMModel=lm.LMModel,
@@ -127,7 +133,9 @@ def check_packages() -> None:
     """Raise one StageLiteError that names every missing package, or the one of a wrong version."""
     missing = missing_packages()
     if missing:
-        commands = [f"python -m pip install {REQUIRED[name]}" for name in missing if name == "audiocraft"]
+        commands = [
+            f"python -m pip install {REQUIRED[name]}" for name in missing if name == "audiocraft"
+        ]
         others = " ".join(REQUIRED[name] for name in missing if name != "audiocraft")
         if others:
             commands.insert(0, f"python -m pip install {others}")
@@ -195,7 +203,9 @@ def _module(name: str) -> Any:
 def _fail_if_no_align(function: Any) -> Any:
     @functools.wraps(function)
     def fail(*args: Any, **kwargs: Any) -> Any:
-        raise RuntimeError(f"{function.__name__} needs torchaudio's compiled part, which is not loaded")
+        raise RuntimeError(
+            f"{function.__name__} needs torchaudio's compiled part, which is not loaded"
+        )
 
     return fail
 
@@ -284,7 +294,9 @@ def _deferred(names: tuple[str, ...]) -> Iterator[None]:
         for name in [n for n, module in sys.modules.items() if isinstance(module, _LaterModule)]:
             del sys.modules[name]
             parent, _, child = name.rpartition(".")
-            if parent in sys.modules and isinstance(vars(sys.modules[parent]).get(child), _LaterModule):
+            if parent in sys.modules and isinstance(
+                vars(sys.modules[parent]).get(child), _LaterModule
+            ):
                 delattr(sys.modules[parent], child)
 
 

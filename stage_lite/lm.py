@@ -1,0 +1,555 @@
+"""The language model: audiocraft's LMModel as the owner of the weights, one forward pass over them.
+
+The weights, their names and their meaning are MusicGen's. The forward pass is written anew, because
+a prefix needs what audiocraft's lacks: masked steps, positions that restart per row, a cache that is
+allocated once, attention weights on request. Without those it computes what `LMModel.forward`
+computes.
+
+The mathematics of a layer stand in one place, `_layer`; training, inspection and generation call it
+with different ideas of where keys and values come from and how a matrix is applied.
+
+Source: Copet et al. 2023 (MusicGen), arXiv:2306.05284.   Notebook: 03_language_model.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from stage_lite.errors import StageLiteError
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    """Sizes of a language model in MusicGen's geometry; saved as JSON, rebuilt by LMConfig(**json)."""
+
+    n_q: int = 4  # codebooks
+    card: int = 512  # codes of a codebook
+    dim: int = 256
+    num_layers: int = 6
+    num_heads: int = 4
+    hidden_scale: int = 4  # width of the feed-forward part, in dims
+    vocabulary: tuple[str, ...] = ()  # words that text.WordConditioner knows
+    word_dim: int = 64  # width of its table
+    t5: str | None = None  # name of a T5 that reads the text instead, as in MusicGen: "t5-base"
+    context_token: bool = False  # whether the embedding holds STAGE's added row
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "vocabulary", tuple(self.vocabulary))  # JSON knows only lists
+        for name in ("n_q", "card", "dim", "num_layers", "num_heads", "hidden_scale", "word_dim"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise StageLiteError(f"LMConfig.{name} is {value!r}: expected a positive integer")
+        if self.dim % self.num_heads or self.dim % 2:
+            raise StageLiteError(
+                f"LMConfig.dim is {self.dim}: expected an even multiple of num_heads = {self.num_heads}"
+            )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for json.dump."""
+        return asdict(self) | {"vocabulary": list(self.vocabulary)}
+
+
+def build_lm(config: LMConfig, seed: int | None = None) -> nn.Module:
+    """Make audiocraft's LMModel in MusicGen's geometry, freshly initialised, in eval mode.
+
+    Delay pattern 0, 1, ..., K - 1; sinusoidal positions, norm first, no biases in attention,
+    feed-forward and heads; text by cross-attention from the one condition "description".
+
+    Args:
+        config: sizes.
+        seed: of the initialisation (audiocraft's: truncated normal, scaled by depth). No global
+            random state is touched; None draws on it.
+    """
+    from stage_lite.text import WordConditioner
+    from stage_lite.upstream import audiocraft_classes
+
+    ac = audiocraft_classes()
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        if config.t5 is None:
+            reader = WordConditioner(config.vocabulary, config.word_dim, config.dim)
+        else:
+            reader = ac.T5Conditioner(
+                config.t5, output_dim=config.dim, finetune=False, device="cpu"
+            )
+        lm = ac.LMModel(
+            ac.DelayedPatternProvider(config.n_q),
+            ac.ConditioningProvider({"description": reader}),
+            ac.ConditionFuser(
+                {"cross": ["description"], "prepend": [], "sum": [], "input_interpolate": []}
+            ),
+            n_q=config.n_q,
+            card=config.card,
+            dim=config.dim,
+            num_heads=config.num_heads,
+            hidden_scale=config.hidden_scale,
+            num_layers=config.num_layers,
+            norm="layer_norm",
+            norm_first=True,
+            activation="gelu",
+            dropout=0.0,
+            bias_proj=False,
+            bias_ff=False,
+            bias_attn=False,
+            causal=True,
+            memory_efficient=True,
+            cross_attention=True,
+            positional_embedding="sin",
+            weight_init="gaussian",
+            depthwise_init="current",
+            zero_bias_init=True,
+        )
+    if config.context_token:
+        from stage_lite.prefix import extend_embedding
+
+        extend_embedding(lm, seed=0 if seed is None else seed)
+    return lm.eval()
+
+
+def forward(
+    lm: nn.Module,
+    sequence: Int[Tensor, "B K S"],
+    attention_mask: Bool[Tensor, "B S"] | None = None,
+    positions: Int[Tensor, "B S"] | None = None,
+    text: Float[Tensor, "B L dim"] | None = None,
+    text_mask: Bool[Tensor, "B L"] | None = None,
+    *,
+    cache: "KVCache | None" = None,
+    first_step: int = 0,
+    need_attention: bool = False,
+    need_hidden: bool = False,
+) -> Any:
+    """Logits of the next code of every codebook at every step. Differentiable; works under autocast.
+
+    Args:
+        lm: audiocraft's LMModel (norm first, sinusoidal positions).
+        sequence: delayed codes, special and context tokens.
+        attention_mask: False marks steps that no other step attends to. Their own logits are finite
+            and mean nothing where the mask is a padding on the left.
+        positions: of each step; None counts 0, 1, 2, ... (on from the cache's length).
+        text, text_mask: projected description, see `text.encode_text`. Masked words are zeroed and
+            still attended to, as in audiocraft. None is the null text.
+        cache: steps seen before; the new ones are appended. Not with gradients.
+        first_step: logits only from this step on, to spare work where only the target counts.
+        need_attention: also return the self-attention weights, Float[layers, B, heads, S, S_keys].
+        need_hidden: also return the normalised output of the last layer, Float[B, S, dim].
+
+    Returns:
+        Float[B, K, S - first_step, card]; entry s predicts step first_step + s + 1. With need_attention
+        or need_hidden a tuple: (logits, attention if asked, hidden if asked).
+
+    Raises:
+        StageLiteError: the model has parts that this pass does not know; n_q does not fit.
+    """
+    w = weights_of(lm)
+    n_batch, n_q, n_steps = sequence.shape
+    if n_q != w.n_q:
+        raise StageLiteError(f"sequence has {n_q} codebooks: expected {w.n_q}")
+    if positions is None:
+        start = 0 if cache is None else cache.length
+        positions = torch.arange(start, start + n_steps, device=sequence.device)[None]  # [1, S]
+    back = None  # how to undo a change of the order of steps
+    attend: Callable[[int, Tensor], Tensor]
+    attention: list[Tensor] = []
+    if cache is not None:
+        attend = cache.attention(
+            n_steps, attention_mask, w.num_heads, attention if need_attention else None
+        )
+    elif need_attention:
+        mask = _dense_mask(attention_mask, n_steps, sequence.device)
+        attend = partial(_attend_openly, mask=mask, num_heads=w.num_heads, attention=attention)
+    elif attention_mask is None:
+        attend = partial(_attend, mask=None, num_heads=w.num_heads)
+    elif _is_left_padding(attention_mask):
+        # Causal attention never looks right: with the padding moved there it needs no mask, and the
+        # kernel skips half of the work. Rows are rolled by their padding, and rolled back at the end.
+        sequence, positions, back = _padding_to_the_right(sequence, positions, attention_mask)
+        attend = partial(_attend, mask=None, num_heads=w.num_heads)
+    else:
+        mask = _dense_mask(attention_mask, n_steps, sequence.device)
+        attend = partial(_attend, mask=mask, num_heads=w.num_heads)
+
+    x = embed(w, sequence, positions)  # [B, S, dim]
+    text = null_or_masked(w, text, text_mask, n_batch)
+    for i, layer in enumerate(w.layers):
+        cross = (
+            None
+            if text is None
+            else partial(_cross_attend, layer, *_cross_keys(layer, text, w.num_heads))
+        )
+        x = _layer(layer, x, partial(attend, i), cross)
+    if cache is not None:
+        cache.length += n_steps
+    hidden = F.layer_norm(x, x.shape[-1:], *w.out_norm)
+    if back is not None:
+        hidden = _pick_steps(hidden, back)
+    logits = heads(w, hidden[:, first_step:]).transpose(1, 2)  # [B, K, S - first_step, card]
+    if not (need_attention or need_hidden):
+        return logits
+    extras = ([torch.stack(attention)] if need_attention else []) + (
+        [hidden] if need_hidden else []
+    )
+    return (logits, *extras)
+
+
+# --- the weights as this pass sees them ----------------------------------------------------------
+
+
+class Linear:
+    """A matrix and how to apply it. `weights_of(lm, linear=...)` takes any class with these two."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """residual + self(x), which some kinds of matrices do in one call."""
+        return residual + self(x)
+
+
+class _Module(Linear):
+    """A module that stands where audiocraft has a plain linear layer, such as a LoRA wrapper."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.module(x)
+
+
+Norm = tuple[Tensor, Tensor, float]  # weight, bias, epsilon
+
+
+@dataclass(slots=True)
+class LayerWeights:
+    """One transformer layer."""
+
+    norm1: Norm
+    qkv: Any  # Linear dim -> 3 dim: queries, keys, values of the self-attention
+    out: Any
+    norm_cross: Norm
+    cross_q: Any
+    cross_k: Any
+    cross_v: Any
+    cross_out: Any
+    norm2: Norm
+    up: Any  # Linear dim -> hidden
+    down: Any
+    activation: Callable[[Tensor], Tensor]
+
+
+@dataclass(slots=True)
+class LMWeights:
+    """All that the forward pass reads from an LMModel."""
+
+    n_q: int
+    card: int
+    dim: int
+    num_heads: int
+    table: Tensor  # [K * rows, dim]: the embedding tables below one another
+    row_offsets: Tensor  # [K, 1]: where each codebook's rows begin
+    layers: list[LayerWeights]
+    out_norm: Norm
+    heads: Any  # Linear dim -> K * card
+    max_period: float
+    positional_scale: float
+    null_text_is_nothing: bool  # no biases: zeros in, zeros out
+
+
+def weights_of(lm: nn.Module, linear: Callable[[Tensor, Tensor | None], Any] = Linear) -> LMWeights:
+    """A view of an LMModel's weights; no copy but of the small tables.
+
+    Args:
+        lm: audiocraft's LMModel.
+        linear: makes the object that applies a matrix from (weight, bias).
+
+    Raises:
+        StageLiteError: the model has parts that this forward pass does not know.
+    """
+    _check_supported(lm)
+    layers = []
+    for layer in lm.transformer.layers:
+        cross, dim = layer.cross_attention, lm.dim
+        q, k, v = (cross.in_proj_weight[i * dim : (i + 1) * dim] for i in range(3))
+        bias = cross.in_proj_bias
+        bq, bk, bv = (
+            (None,) * 3 if bias is None else (bias[i * dim : (i + 1) * dim] for i in range(3))
+        )
+        layers.append(
+            LayerWeights(
+                norm1=_norm(layer.norm1),
+                qkv=linear(layer.self_attn.in_proj_weight, layer.self_attn.in_proj_bias),
+                out=_linear(layer.self_attn.out_proj, linear),
+                norm_cross=_norm(layer.norm_cross),
+                cross_q=linear(q, bq),
+                cross_k=linear(k, bk),
+                cross_v=linear(v, bv),
+                cross_out=_linear(cross.out_proj, linear),
+                norm2=_norm(layer.norm2),
+                up=_linear(layer.linear1, linear),
+                down=_linear(layer.linear2, linear),
+                activation=layer.activation,
+            )
+        )
+    biases = [head.bias for head in lm.linears]
+    first = lm.transformer.layers[0]
+    rows = lm.emb[0].weight.shape[0]
+    table = torch.cat([table.weight for table in lm.emb])
+    return LMWeights(
+        n_q=lm.n_q,
+        card=lm.card,
+        dim=lm.dim,
+        num_heads=first.self_attn.num_heads,
+        table=table,
+        row_offsets=(torch.arange(lm.n_q, device=table.device) * rows)[:, None],
+        layers=layers,
+        out_norm=_norm(lm.out_norm),
+        heads=linear(
+            torch.cat([head.weight for head in lm.linears]),
+            None if biases[0] is None else torch.cat(biases),
+        ),
+        max_period=lm.transformer.max_period,
+        positional_scale=lm.transformer.positional_scale,
+        null_text_is_nothing=first.cross_attention.in_proj_bias is None
+        and getattr(first.cross_attention.out_proj, "bias", None) is None,
+    )
+
+
+def _norm(module: nn.LayerNorm) -> Norm:
+    return module.weight, module.bias, module.eps
+
+
+def _linear(module: nn.Module, linear: Callable[[Tensor, Tensor | None], Any]) -> Any:
+    return linear(module.weight, module.bias) if type(module) is nn.Linear else _Module(module)
+
+
+def _check_supported(lm: nn.Module) -> None:
+    transformer, fuser = lm.transformer, lm.fuser
+    layer = transformer.layers[0]
+    attn, cross = layer.self_attn, layer.cross_attention
+    unknown = {
+        "post-norm layers": not layer.norm_first or lm.out_norm is None,
+        "rotary positions": transformer.positional_embedding != "sin",
+        "no cross-attention": cross is None,
+        "attention of torch's own MultiheadAttention": not attn.custom,
+        "attention that is not causal": not attn.causal,
+        "a limited past": attn.past_context is not None,
+        "repeated keys": attn.kv_repeat != 1,
+        "normalised queries and keys": attn.qk_layer_norm or getattr(cross, "qk_layer_norm", False),
+        "scaled layers": not isinstance(layer.layer_scale_1, nn.Identity),
+        "conditions that are not cross-attended": any(
+            v for k, v in fuser.fuse2cond.items() if k != "cross"
+        ),
+        "positions added to the text": fuser.cross_attention_pos_emb,
+    }
+    found = [what for what, there in unknown.items() if there]
+    if found:
+        raise StageLiteError(
+            f"this LMModel has {', '.join(found)}: expected MusicGen's text-to-music geometry "
+            "(norm first, causal, sinusoidal positions, text by cross-attention)"
+        )
+
+
+# --- the mathematics -----------------------------------------------------------------------------
+
+
+def embed(w: LMWeights, sequence: Tensor, positions: Tensor) -> Tensor:
+    """Sum over codebooks of the embedded ids, plus sines and cosines of the positions: [B, S, dim]."""
+    n_batch, n_q, n_steps = sequence.shape
+    rows = (sequence + w.row_offsets).transpose(1, 2).reshape(-1, n_q)  # [B * S, K]
+    x = F.embedding_bag(rows, w.table, mode="sum").view(n_batch, n_steps, w.dim)
+    return x + w.positional_scale * sin_positions(positions, w.dim, w.max_period).to(x.dtype)
+
+
+def sin_positions(
+    positions: Int[Tensor, "*shape"], dim: int, max_period: float
+) -> Float[Tensor, "*shape dim"]:
+    """audiocraft's sinusoidal embedding: cosines of all frequencies, then sines."""
+    half = torch.arange(dim // 2, device=positions.device, dtype=torch.float32)
+    period = torch.full([], max_period, device=positions.device) ** (half / (dim // 2 - 1))
+    phase = positions[..., None].float() / period
+    return torch.cat([torch.cos(phase), torch.sin(phase)], dim=-1)
+
+
+def _layer(
+    w: LayerWeights,
+    x: Tensor,
+    attend: Callable[[Tensor], Tensor],
+    cross_attend: Callable[[Tensor, Tensor], Tensor] | None,
+) -> Tensor:
+    """One transformer layer over x [..., dim].
+
+    Args:
+        attend: queries, keys and values in one [..., 3 dim] -> mixed values [..., dim].
+        cross_attend: (x, normalised x) -> x with what the text says added; None: null text.
+    """
+    dim = x.shape[-1:]
+    x = w.out.add_to(x, attend(w.qkv(F.layer_norm(x, dim, *w.norm1))))
+    if cross_attend is not None:
+        x = cross_attend(x, F.layer_norm(x, dim, *w.norm_cross))
+    return w.down.add_to(x, w.activation(w.up(F.layer_norm(x, dim, *w.norm2))))
+
+
+def heads(w: LMWeights, hidden: Tensor) -> Tensor:
+    """Logits of all codebooks in one product: [B, S, dim] -> [B, S, K, card]."""
+    return w.heads(hidden).unflatten(-1, (w.n_q, w.card))
+
+
+def null_or_masked(
+    w: LMWeights, text: Tensor | None, text_mask: Tensor | None, n_batch: int
+) -> Tensor | None:
+    """Zero the masked words. None stays None if zeros would change nothing, else becomes zeros."""
+    if text is not None:
+        return text if text_mask is None else text * text_mask.unsqueeze(-1)
+    return None if w.null_text_is_nothing else w.table.new_zeros(n_batch, 1, w.dim)
+
+
+def _split_heads(x: Tensor, num_heads: int) -> Tensor:
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # [B, S, dim] -> [B, H, S, dim / H]
+
+
+def _split_qkv(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # [3, B, H, S, dim / H]
+    return q, k, v
+
+
+def _join_heads(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(2)  # [B, H, S, dim / H] -> [B, S, dim]
+
+
+def _attend(_: int, qkv: Tensor, mask: Tensor | None, num_heads: int) -> Tensor:
+    q, k, v = _split_qkv(qkv, num_heads)
+    return _join_heads(
+        F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+    )
+
+
+def _attend_openly(
+    _: int, qkv: Tensor, mask: Tensor, num_heads: int, attention: list[Tensor]
+) -> Tensor:
+    """The same, with the weights written down in `attention`."""
+    q, k, v = _split_qkv(qkv, num_heads)
+    return _join_heads(_weigh(q, k, v, mask, attention))
+
+
+def _weigh(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, attention: list[Tensor]) -> Tensor:
+    scores = (q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
+    weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)  # [B, H, S, S_keys]
+    attention.append(weights)
+    return weights @ v
+
+
+def _cross_keys(w: LayerWeights, text: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
+    return _split_heads(w.cross_k(text), num_heads), _split_heads(w.cross_v(text), num_heads)
+
+
+def _cross_attend(w: LayerWeights, k: Tensor, v: Tensor, x: Tensor, normed: Tensor) -> Tensor:
+    q = _split_heads(w.cross_q(normed), k.shape[1])
+    return w.cross_out.add_to(x, _join_heads(F.scaled_dot_product_attention(q, k, v)))
+
+
+# --- masks ---------------------------------------------------------------------------------------
+
+
+def _dense_mask(attention_mask: Tensor | None, n_steps: int, device: torch.device) -> Tensor:
+    """[B or 1, 1, S, S]: causal, no masked keys, but every step sees itself."""
+    causal = torch.ones(n_steps, n_steps, dtype=torch.bool, device=device).tril()
+    if attention_mask is None:
+        return causal[None, None]
+    itself = torch.eye(n_steps, dtype=torch.bool, device=device)
+    return ((causal & attention_mask[:, None, :]) | itself)[:, None]
+
+
+def _is_left_padding(attention_mask: Tensor) -> bool:
+    if (
+        torch.compiler.is_compiling()
+    ):  # the answer would depend on data: the dense mask is always right
+        return False
+    return bool((attention_mask[:, 1:] >= attention_mask[:, :-1]).all())
+
+
+def _padding_to_the_right(
+    sequence: Tensor, positions: Tensor, attention_mask: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Roll each row so that its padding stands at the end; the third result undoes it."""
+    n_batch, _, n_steps = sequence.shape
+    pad = (~attention_mask).sum(1, keepdim=True)  # [B, 1]
+    steps = torch.arange(n_steps, device=sequence.device)
+    order = (steps + pad) % n_steps  # [B, S]
+    sequence = sequence.gather(2, order[:, None].expand_as(sequence))
+    positions = positions.expand(n_batch, -1).gather(1, order)
+    return sequence, positions, (steps - pad) % n_steps
+
+
+def _pick_steps(x: Tensor, order: Tensor) -> Tensor:
+    """x[b, order[b]] as one row-wise selection, whose gradient is cheap too."""
+    n_batch, n_steps, dim = x.shape
+    rows = order + torch.arange(n_batch, device=x.device)[:, None] * n_steps
+    return x.reshape(-1, dim).index_select(0, rows.flatten()).view(n_batch, n_steps, dim)
+
+
+# --- cache ---------------------------------------------------------------------------------------
+
+
+class KVCache:
+    """Keys and values of the steps seen so far, in memory that is allocated once.
+
+    Args:
+        lm: the LMModel that it will serve, for its sizes.
+        n_batch: rows, both branches of guidance counted.
+        max_steps: the longest sequence that fits.
+        dtype: of keys and values; None takes the weights'.
+    """
+
+    def __init__(
+        self, lm: nn.Module, n_batch: int, max_steps: int, dtype: torch.dtype | None = None
+    ):
+        attn = lm.transformer.layers[0].self_attn
+        table = lm.emb[0].weight
+        shape = (n_batch, attn.num_heads, max_steps, lm.dim // attn.num_heads)
+        dtype = table.dtype if dtype is None else dtype
+        n_layers = len(lm.transformer.layers)
+        self.k = [torch.zeros(shape, dtype=dtype, device=table.device) for _ in range(n_layers)]
+        self.v = [torch.zeros(shape, dtype=dtype, device=table.device) for _ in range(n_layers)]
+        self.visible = torch.ones(n_batch, max_steps, dtype=torch.bool, device=table.device)
+        self.length = 0  # steps that are in
+        self.max_steps = max_steps
+
+    def attention(
+        self,
+        n_steps: int,
+        attention_mask: Tensor | None,
+        num_heads: int,
+        attention: list[Tensor] | None = None,
+    ) -> Callable[[int, Tensor], Tensor]:
+        """How each layer attends while `n_steps` new steps are appended (to be called for every layer)."""
+        start, end = self.length, self.length + n_steps
+        if end > self.max_steps:
+            raise StageLiteError(f"the cache holds {self.max_steps} steps: {end} do not fit")
+        if attention_mask is not None:
+            self.visible[:, start:end] = attention_mask
+        past = torch.arange(end, device=self.visible.device)
+        new = past[start:, None]
+        mask = ((past <= new) & self.visible[:, None, :end]) | (past == new)  # [B, S, end]
+        mask = mask[:, None]
+
+        def attend(layer: int, qkv: Tensor) -> Tensor:
+            q, k, v = _split_qkv(qkv, num_heads)
+            self.k[layer][:, :, start:end] = k
+            self.v[layer][:, :, start:end] = v
+            k, v = self.k[layer][:, :, :end].to(q.dtype), self.v[layer][:, :, :end].to(q.dtype)
+            if attention is not None:
+                return _join_heads(_weigh(q, k, v, mask, attention))
+            return _join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+
+        return attend
