@@ -24,6 +24,9 @@ from stage_lite.delay import check_codes, shift
 from stage_lite.errors import StageLiteError
 
 
+_NO_LABEL = -100
+
+
 @dataclass(frozen=True)
 class Prefix:
     """A batch as the language model sees it. S steps = frames of context, token, target, plus K."""
@@ -161,12 +164,19 @@ def prefix_loss(
             f"{n_steps - prefix.target_start + 1} of {n_steps}"
         )
     n_q, card = logits.shape[1], logits.shape[3]
-    # Codebooks last: that is how `forward` has them in memory, so nothing is copied.
-    predictions = logits[:, :, first:-1].transpose(1, 2).reshape(-1, card)
-    mask = prefix.loss_mask[:, :, prefix.target_start :].transpose(1, 2)  # [B, n, K]
-    labels = prefix.sequence[:, :, prefix.target_start :].transpose(1, 2)
-    labels = labels.masked_fill(~mask, -100).reshape(-1)
-    losses = F.cross_entropy(predictions.float(), labels, ignore_index=-100, reduction="none")
+    # Codebooks last, as `forward` has them in memory, and labels moved instead of logits cut: the
+    # largest tensor of a training step is read where it stands.
+    n_labels = logits.shape[2] - 1 - first
+    labels = prefix.sequence.new_full((len(prefix.sequence), logits.shape[2], n_q), _NO_LABEL)
+    mask = prefix.loss_mask[:, :, prefix.target_start :].transpose(1, 2)  # [B, n_labels, K]
+    targets = prefix.sequence[:, :, prefix.target_start :].transpose(1, 2)
+    labels[:, first : first + n_labels] = targets.masked_fill(~mask, _NO_LABEL)
+    losses = F.cross_entropy(
+        logits.transpose(1, 2).reshape(-1, card).float(),
+        labels.flatten(),
+        ignore_index=_NO_LABEL,
+        reduction="none",
+    )
     per_codebook = losses.view(-1, n_q).sum(0) / mask.reshape(-1, n_q).sum(0).clamp(min=1)
     return per_codebook.mean(), per_codebook
 
