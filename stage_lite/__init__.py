@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 _HOME = {
     "StageLiteError": "errors",
     "StageModel": "model",
-    "Generation": "model",
+    "Generation": "generation",
     "ModelConfig": "model",
     "load": "model",
     "load_audio": "audio",
@@ -47,7 +47,7 @@ _HOME = {
     "StemDataset": "stems",
     "Song": "stems",
     "Window": "stems",
-    "Example": "stems",
+    "Example": "examples",
     "ShardDataset": "shards",
     "finetune": "training",
 }
@@ -60,13 +60,15 @@ if TYPE_CHECKING:  # for editors; never executed
     from .conditions import condition, get_condition, list_conditions
     from .delay import delay, undelay
     from .errors import StageLiteError
+    from .examples import Example
     from .generate import generate_codes, stream_codes
+    from .generation import Generation
     from .lm import LMConfig, build_lm, forward
     from .metronome import beat_grid, click_track
-    from .model import Generation, ModelConfig, StageModel, load
+    from .model import ModelConfig, StageModel, load
     from .prefix import Prefix, build_prefix, extend_embedding, prefix_loss
     from .shards import ShardDataset
-    from .stems import Example, Song, StemDataset, Window
+    from .stems import Song, StemDataset, Window
     from .training import finetune
 
 

@@ -196,7 +196,7 @@ def encode(
     total = n_frames(codec, wav.shape[-1])
     wav = torch.nn.functional.pad(wav, (0, total * hop - wav.shape[-1]))  # [B, C, T * hop]
     pieces = []
-    for start, stop, left, right in _chunks(codec, total, chunk_s):
+    for start, stop, left, right in chunks(codec, total, chunk_s):
         piece = wav[..., left * hop : right * hop].to(device, dtype)
         codes, _ = codec.encode(piece)  # [B, K, right - left]
         pieces.append(codes[..., start - left : stop - left].to(wav.device))
@@ -234,7 +234,7 @@ def decode(
     device = next(codec.parameters()).device
     hop = hop_length(codec)
     pieces = []
-    for start, stop, left, right in _chunks(codec, codes.shape[-1], chunk_s):
+    for start, stop, left, right in chunks(codec, codes.shape[-1], chunk_s):
         wav = codec.decode(codes[..., left:right].to(device))  # [B, C, (right - left) * hop]
         pieces.append(wav[..., (start - left) * hop : (stop - left) * hop].to(codes.device))
     if not pieces:
@@ -391,7 +391,7 @@ def _check_ready(codec: EncodecModel) -> None:
         )
 
 
-def _chunks(codec: EncodecModel, total: int, chunk_s: float | None):
+def chunks(codec: EncodecModel, total: int, chunk_s: float | None):
     """(start, stop) of each piece in frames and (left, right) with the margin around it."""
     size = total if chunk_s is None else max(1, round(chunk_s * codec.frame_rate))
     recurrent = any(isinstance(module, torch.nn.LSTM) for module in codec.modules())

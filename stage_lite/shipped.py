@@ -7,11 +7,11 @@ codec, is found before it makes noise. Standard library only: the doctor runs th
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 from .errors import StageLiteError
+from .files import sha256_of
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -20,12 +20,6 @@ def shipped_models() -> dict[str, Path]:
     """Name -> folder of every model that `load` knows by name, sorted."""
     configs = sorted(PRETRAINED.glob("*/config.json"))
     return {c.parent.name: c.parent for c in configs if (c.parent / "lm.safetensors").is_file()}
-
-
-def sha256(file: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def read_config(folder: Path) -> dict:
@@ -74,7 +68,7 @@ def verify(folder: Path) -> dict[str, str]:
                 f"{folder}: {name} is missing; expected it next to config.json. "
                 "Try: copy the whole folder again, or `git checkout` it"
             )
-        got = sha256(file)
+        got = sha256_of(file)
         if got != digest:
             raise StageLiteError(
                 f"{file} is not the file that config.json was written with: sha256 {got[:12]}, "

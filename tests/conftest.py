@@ -12,8 +12,59 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 from jaxtyping import install_import_hook
 
 # Every shape in a signature of stage_lite is checked when the function is called in a test.
-install_import_hook("stage_lite", "beartype.beartype")
+install_import_hook("stage_lite", "shapecheck.check")
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+# Shapes of the tiny models: MusicGen's rates and delay, everything else as small as it goes.
+TINY_WORDS = ("drums", "bass", "keys", "guitar", "rock", "bossa", "nova")
+TINY_CARD = 16
+
+
+def make_tiny_model(*, context_token=True, anchor_frames=None, trained_s=1.0, seed=0):
+    """A StageModel of untrained weights: LM of 2 layers of 32, codec of 4 x 16 codes."""
+    from stage_lite.codec import CodecConfig, build_codec
+    from stage_lite.lm import LMConfig, build_lm
+    from stage_lite.model import ModelConfig, StageModel
+
+    codec_config = CodecConfig(
+        n_filters_encoder=2, n_filters_decoder=2, dimension=8, card=TINY_CARD
+    )
+    lm_config = LMConfig(
+        card=TINY_CARD,
+        dim=32,
+        num_layers=2,
+        num_heads=2,
+        vocabulary=TINY_WORDS,
+        word_dim=8,
+        context_token=context_token,
+    )
+    codec = build_codec(codec_config, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for layer in codec.quantizer.vq.layers:  # as if k-means had run
+        embed = torch.randn(TINY_CARD, 8, generator=generator) * 0.1
+        layer._codebook.embed.copy_(embed)
+        layer._codebook.inited.fill_(1)
+    lm = build_lm(lm_config, seed=seed)
+    with (
+        torch.no_grad()
+    ):  # untrained logits are close to equal: sharpen them, so that choices differ
+        for head in lm.linears:
+            head.weight *= 20
+    config = ModelConfig("tiny", lm_config, codec_config, anchor_frames, trained_s)
+    return StageModel(lm, codec, config)
+
+
+@pytest.fixture
+def tiny_model():
+    """With the context token; trained, so to say, on 1 s."""
+    return make_tiny_model()
+
+
+@pytest.fixture
+def tiny_base():
+    """Text only: no context token."""
+    return make_tiny_model(context_token=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import stage_lite
-from stage_lite import doctor, shipped
+from stage_lite import doctor, files, shipped
 from stage_lite.doctor import Finding, _within, examine, report
 
 ROOT = Path(stage_lite.__file__).parents[1]
@@ -129,7 +129,7 @@ def test_broken_and_missing_weights(monkeypatch, tmp_path):
     finding = by_name(examine())["weights nano"]
     assert finding.state == "bad"
     assert "lm.safetensors is not the file" in finding.mend
-    digest = shipped.sha256(folder / "lm.safetensors")
+    digest = files.sha256_of(folder / "lm.safetensors")
     (folder / "config.json").write_text(f'{{"sha256": {{"lm.safetensors": "{digest}"}}}}')
     finding = by_name(examine())["weights nano"]
     assert finding.state == "ok"

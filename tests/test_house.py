@@ -22,11 +22,11 @@ SOURCES = sorted(PACKAGE.glob("**/*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Arrows run downwards only: a file imports what stands in an earlier row, or beside it in its own.
 LAYERS = [
-    ["errors", "shipped"],
-    ["upstream", "audio", "examples", "sampling", "checkpoint", "metronome"],
-    ["delay", "codec", "conditions"],
+    ["errors", "files"],
+    ["upstream", "audio", "examples", "sampling", "shipped", "weights", "checkpoint", "metronome"],
+    ["delay", "codec", "conditions", "request"],
     ["prefix", "text", "lm", "stems", "shards"],
-    ["generate"],
+    ["generate", "generation"],
     ["model"],
     ["training", "doctor"],
     ["plots", "demo"],

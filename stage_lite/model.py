@@ -1,0 +1,526 @@
+"""StageModel: an LMModel, its codec and their sizes, with what one does with them.
+
+    load -> encode -> prefix -> generate -> decode -> save
+
+A model folder holds `lm.safetensors`, `config.json` and, below or beside it, the folder of its
+codec. Notebook: 00_quickstart.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from . import codec as codec_file
+from .audio import check_wav, is_silent, prepare
+from .codec import CodecConfig, load_codec, save_codec
+from .errors import StageLiteError
+from .examples import Example
+from .files import sha256_of, write_atomic
+from .generate import generate_codes, stream_codes
+from .generation import Generation
+from .lm import LMConfig, build_lm, forward
+from .prefix import Prefix, build_prefix, has_context_row, prefix_loss
+from .request import batch_size, check_precision, context_rows, description_rows, rate_rows
+from .shipped import read_config, shipped_models, verify
+from .text import encode_text
+from .weights import load_weights, save_weights
+
+FORMAT = 1  # of config.json
+MAX_DURATION_S = 600.0  # of one generation
+HUB_PREFIXES = ("facebook/", "hf://", "https://")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a model is, apart from its weights."""
+
+    name: str
+    lm: LMConfig
+    codec: CodecConfig
+    anchor_frames: int | None = None  # see prefix.build_prefix; None: STAGE's own positions
+    trained_s: float = 8.0  # seconds of context, and of target, that training went up to
+
+
+class StageModel:
+    """A language model over codes and its codec.
+
+    Args:
+        lm: audiocraft's LMModel, with or without the context token.
+        codec: audiocraft's EncodecModel in eval mode; the LM was trained on its codes.
+        config: their sizes.
+
+    Raises:
+        StageLiteError: LM and codec differ in the number or the size of codebooks.
+    """
+
+    def __init__(self, lm: nn.Module, codec: nn.Module, config: ModelConfig):
+        self.lm, self.codec, self.config = lm, codec, config
+        if (lm.n_q, lm.card) != (codec.num_codebooks, codec.cardinality):
+            raise StageLiteError(
+                f"the LM has {lm.n_q} codebooks of {lm.card} codes, the codec "
+                f"{codec.num_codebooks} of {codec.cardinality}; expected the codec of its training"
+            )
+
+    sample_rate = property(lambda self: self.codec.sample_rate, doc="Hz of the codec's audio.")
+    frame_rate = property(lambda self: self.codec.frame_rate, doc="Frames per second.")
+    n_q = property(lambda self: self.lm.n_q, doc="Codebooks, K.")
+    card = property(lambda self: self.lm.card, doc="Codes of a codebook.")
+    special_token_id = property(lambda self: self.lm.card, doc="Fills where the delay has no code.")
+    context_token_id = property(lambda self: self.lm.card + 1, doc="Ends the context.")
+    device = property(lambda self: self.lm.emb[0].weight.device, doc="Where the weights are.")
+
+    def __repr__(self) -> str:
+        millions = sum(p.numel() for p in self.lm.parameters()) / 1e6
+        token = "with" if has_context_row(self.lm) else "without"
+        return (
+            f"StageModel({self.config.name!r}: LM of {millions:.1f} M parameters {token} context "
+            f"token, codec of {self.n_q} x {self.card} codes, {self.frame_rate:g} frames/s, "
+            f"{self.sample_rate} Hz)"
+        )
+
+    def to(self, device: torch.device | str) -> StageModel:
+        """Move LM and codec. Returns the model itself."""
+        self.lm.to(device)
+        self.codec.to(device)
+        for conditioner in self.lm.condition_provider.conditioners.values():
+            if hasattr(conditioner, "device"):  # audiocraft's T5 remembers it
+                conditioner.device = str(device)
+        return self
+
+    def encode(self, wav: Any, sample_rate: int) -> Int[Tensor, "B K T"]:
+        """Codes of audio of any rate and channel count.
+
+        Args:
+            wav: [L], [C, L] or [B, C, L]; checked, mixed to mono and resampled by `audio.prepare`.
+            sample_rate: of `wav`, in Hz.
+
+        Returns:
+            One row per wav, T = ceil(seconds * frame_rate).
+        """
+        rows = wav if isinstance(wav, Tensor) and wav.dim() == 3 else [wav]
+        ready = [prepare(row, sample_rate, self.sample_rate) for row in rows]
+        return codec_file.encode(self.codec, torch.stack(ready))
+
+    def decode(self, codes: Int[Tensor, "B K T"]) -> Float[Tensor, "B C L"]:
+        """The audio of codes, clipped to [-1, 1]; L = T * hop_length."""
+        return codec_file.decode(self.codec, codes).clamp(-1.0, 1.0)
+
+    def generate(
+        self,
+        context: Any = None,
+        context_sample_rate: int | Sequence[int] | None = None,
+        description: str | Sequence[str | None] | None = None,
+        duration_s: float | None = None,
+        *,
+        cfg_coef: float = 3.0,
+        cfg_over: Literal["both", "text", "context"] = "both",
+        temperature: float = 1.0,
+        top_k: int = 250,
+        top_p: float = 0.0,
+        seed: int | None = None,
+        prompt: Any = None,
+        prompt_sample_rate: int | None = None,
+        progress: bool | Callable[[int, int], None] = False,
+        weights: str = "fp32",
+    ) -> Generation:
+        """Write audio that fits a context and a description, beginning where the context begins.
+
+        One row or a batch: a list of contexts, a [B, C, L] tensor or a list of descriptions makes a
+        batch; a single one beside it serves all rows.
+
+        Args:
+            context: what to play along with, [L] or [C, L], any rate and channels; None is plain
+                text to music. Longer than the trained length: the beginning counts, with a warning.
+                Silence is allowed, with a warning.
+            context_sample_rate: Hz, needed with a context; one, or one per context.
+            description: stem and style in words; None is no text.
+            duration_s: length of the output with the prompt; None is the trained length. Longer is
+                allowed, with a warning, up to 600 s; rounded to whole frames (20 ms).
+            cfg_coef: guidance; 1 is none, 0 ignores the conditions.
+            cfg_over: what the guidance pushes towards: context and text, or one of them.
+            temperature: 0 takes the likeliest code.
+            top_k: draw from the k likeliest codes; 0 is all of them.
+            top_p: draw from the likeliest codes of this total probability instead; 0 is off.
+            seed: same seed and settings, same codes; None draws another each time.
+            prompt: beginning of the output, as audio (with prompt_sample_rate) or as int64 codes.
+            prompt_sample_rate: Hz of an audio prompt.
+            progress: True shows a bar; a function gets (steps done, steps in all).
+            weights: "fp32".
+
+        Returns:
+            A Generation: audio, codes, and what the model saw.
+
+        Raises:
+            StageLiteError: audio that cannot be used, lists of different lengths, a duration out of
+                range, a context for a model without context token, unknown options.
+        """
+        request = self._request(
+            context,
+            context_sample_rate,
+            description,
+            duration_s,
+            prompt,
+            prompt_sample_rate,
+            weights,
+        )
+        done = generate_codes(
+            self.lm,
+            **request,
+            cfg_coef=cfg_coef,
+            cfg_over=cfg_over,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            progress=progress,
+        )
+        return Generation(
+            wav=self.decode(done.codes),
+            sample_rate=self.sample_rate,
+            codes=done.codes,
+            sequence=done.sequence,
+            prefix=done.prefix,
+            descriptions=tuple(request["descriptions"]),
+            seconds_per_step=done.seconds_per_step,
+        )
+
+    def stream(
+        self,
+        context: Any = None,
+        context_sample_rate: int | Sequence[int] | None = None,
+        description: str | Sequence[str | None] | None = None,
+        duration_s: float | None = None,
+        *,
+        block_s: float = 0.5,
+        prompt: Any = None,
+        prompt_sample_rate: int | None = None,
+        weights: str = "fp32",
+        **sampling: Any,
+    ) -> Iterator[Float[Tensor, "B C L"]]:
+        """`generate`, in blocks of finished audio while the rest is still being written.
+
+        Put one behind the other the blocks are the audio of `generate` with the same seed: each is
+        decoded together with its neighbours' frames, so they join without clicks. The first block
+        is ready a quarter of a second of music later than its own frames.
+
+        Args:
+            block_s: seconds per block; the last may be shorter.
+            sampling: cfg_coef, cfg_over, temperature, top_k, top_p, seed and progress as in
+                `generate`.
+
+        Yields:
+            Float[B, C, L] in [-1, 1] at `sample_rate`.
+        """
+        if not block_s > 0:
+            raise StageLiteError(f"block_s is {block_s}; expected a number of seconds above 0")
+        request = self._request(
+            context,
+            context_sample_rate,
+            description,
+            duration_s,
+            prompt,
+            prompt_sample_rate,
+            weights,
+        )
+        return self._blocks(
+            stream_codes(self.lm, **request, **sampling), request["n_frames"], block_s
+        )
+
+    def loss(self, examples: Sequence[Example]) -> tuple[Float[Tensor, ""], Float[Tensor, " K"]]:
+        """Teacher-forced loss of a batch, in nats: mean over codebooks, and of each codebook.
+
+        Args:
+            examples: with codes or with audio; targets may differ in length (the rest is no loss).
+
+        Returns:
+            (loss, loss per codebook). Differentiable; nothing is dropped.
+        """
+        if not examples:
+            raise StageLiteError("loss got no examples; expected at least one")
+        targets = [self._codes_of(e.target_codes, e.target, e.sample_rate) for e in examples]
+        contexts = [self._codes_of(e.context_codes, e.context, e.sample_rate) for e in examples]
+        if any(target is None for target in targets):
+            raise StageLiteError("an example has neither target nor target_codes; expected one")
+        shape = (len(targets), self.n_q, max(t.shape[-1] for t in targets))
+        padded = torch.full(shape, self.special_token_id, device=self.device)
+        for row, target in zip(padded, targets, strict=True):
+            row[:, : target.shape[-1]] = target
+        prefix = self._prefix(contexts, padded)
+        text, text_mask = encode_text(self.lm, [e.description for e in examples])
+        logits = forward(
+            self.lm,
+            prefix.sequence,
+            prefix.attention_mask,
+            prefix.positions,
+            text,
+            text_mask,
+            first_step=prefix.target_start - 1,
+        )
+        return prefix_loss(logits, prefix)
+
+    def save(self, folder: str | Path, *, dtype: str = "fp32", codec_folder: str = "codec") -> Path:
+        """Write the model so that `load(folder)` gives it back. Safetensors and JSON, no pickle.
+
+        Each file appears whole or not at all; `config.json` comes last and holds the sha256 of the
+        others, so that a folder half overwritten is found out.
+
+        Args:
+            folder: made if missing.
+            dtype: of the LM's weights in the file: "fp32" (bit-equal), "bf16" or "fp16".
+            codec_folder: the codec goes into this subfolder; a path that begins with ".." names
+                an existing folder that several models share, and nothing is written there.
+        """
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise StageLiteError(f"{folder} is a file; expected a folder to write the model into")
+        shared = (folder / codec_folder).resolve() / "codec.safetensors"
+        if codec_folder.startswith(".."):
+            if not shared.is_file():
+                raise StageLiteError(f"{shared} is missing; save the codec there first")
+        folder.mkdir(parents=True, exist_ok=True)
+        if not codec_folder.startswith(".."):
+            save_codec(self.codec, self.config.codec, folder / codec_folder)
+        save_weights(self.lm, folder / "lm.safetensors", dtype)
+        lm = dataclasses.replace(self.config.lm, context_token=has_context_row(self.lm))
+        files = ("lm.safetensors", f"{codec_folder}/codec.safetensors")
+        config = {
+            "format": FORMAT,
+            "name": self.config.name,
+            "anchor_frames": self.config.anchor_frames,
+            "trained_s": self.config.trained_s,
+            "codec_folder": codec_folder,
+            "lm": lm.as_json(),
+            "sha256": {name: sha256_of(folder / name) for name in files},
+        }
+        write_atomic(folder / "config.json", json.dumps(config, indent=1) + "\n")
+        return folder
+
+    # --- how a request becomes codes -------------------------------------------------------------
+
+    def _request(
+        self,
+        context,
+        context_sample_rate,
+        description,
+        duration_s,
+        prompt,
+        prompt_sample_rate,
+        weights,
+    ) -> dict[str, Any]:
+        """The checked arguments of `generate_codes` that come from the user's audio and words."""
+        check_precision(weights)
+        contexts, descriptions = context_rows(context), description_rows(description)
+        rates = rate_rows(context_sample_rate, contexts)
+        n_batch = batch_size(context=contexts, description=descriptions)
+        n_frames = self._n_frames(duration_s)
+        context_codes: list[Tensor | None] | None = None
+        if contexts is not None and any(c is not None for c in contexts):
+            self._check_context_token()
+            context_codes = [
+                self._context_codes(c, r, f"context {b}" if len(contexts) > 1 else "context")
+                for b, (c, r) in enumerate(zip(contexts, rates, strict=True))
+            ]
+            if len(context_codes) == 1:
+                context_codes = context_codes * n_batch
+        if len(descriptions) == 1:
+            descriptions = descriptions * n_batch
+        prompt_codes = self._prompt_codes(prompt, prompt_sample_rate, n_batch, n_frames)
+        return {
+            "context_codes": context_codes,
+            "descriptions": descriptions,
+            "n_frames": n_frames,
+            "prompt_codes": prompt_codes,
+            "anchor_frames": self.config.anchor_frames,
+        }
+
+    def _n_frames(self, duration_s: float | None) -> int:
+        trained_s = self.config.trained_s
+        duration_s = trained_s if duration_s is None else duration_s
+        fine = isinstance(duration_s, int | float) and not isinstance(duration_s, bool)
+        n_frames = round(duration_s * self.frame_rate) if fine and math.isfinite(duration_s) else 0
+        if not 1 <= n_frames <= MAX_DURATION_S * self.frame_rate:
+            raise StageLiteError(
+                f"duration_s is {duration_s!r}; expected seconds from {1 / self.frame_rate:g} to "
+                f"{MAX_DURATION_S:g}; {self.config.name!r} was trained on {trained_s:g} s"
+            )
+        if n_frames > round(trained_s * self.frame_rate):
+            warnings.warn(
+                f"duration_s is {duration_s:g}, {self.config.name!r} was trained on "
+                f"{trained_s:g} s; what comes later may lose the beat",
+                stacklevel=4,
+            )
+        return n_frames
+
+    @property
+    def _max_context_frames(self) -> int:
+        return self.config.anchor_frames or round(self.config.trained_s * self.frame_rate)
+
+    def _context_codes(self, wav: Any, sample_rate: Any, name: str) -> Int[Tensor, "K T"] | None:
+        if wav is None:
+            return None
+        if sample_rate is None:
+            raise StageLiteError(
+                f"{name} came without a sample rate; expected context_sample_rate in Hz, "
+                "the second value that stage_lite.load_audio returns"
+            )
+        wav = check_wav(wav, sample_rate, name=name)
+        longest_s = self._max_context_frames / self.frame_rate
+        if wav.shape[-1] > longest_s * sample_rate:
+            warnings.warn(
+                f"{name} is {wav.shape[-1] / sample_rate:.2f} s long: its first {longest_s:g} s "
+                f"are used, as long as {self.config.name!r} was trained on",
+                stacklevel=5,
+            )
+            wav = wav[:, : math.ceil(longest_s * sample_rate)]
+        if is_silent(wav):
+            warnings.warn(f"{name} is silent: there is nothing to play along with", stacklevel=5)
+        return self.encode(wav, sample_rate)[0, :, : self._max_context_frames].to(self.device)
+
+    def _prompt_codes(
+        self, prompt: Any, sample_rate: Any, n_batch: int, n_frames: int
+    ) -> Int[Tensor, "B K T"] | None:
+        if prompt is None:
+            return None
+        if isinstance(prompt, Tensor) and prompt.dtype == torch.int64:
+            codes = prompt if prompt.dim() == 3 else prompt[None]
+            if codes.dim() != 3 or codes.shape[1] != self.n_q:
+                raise StageLiteError(
+                    f"prompt has shape {tuple(prompt.shape)}; expected codes [B, K, T] or [K, T] "
+                    f"with K = {self.n_q}, or audio as floats with prompt_sample_rate"
+                )
+        elif sample_rate is None:
+            raise StageLiteError(
+                "prompt came without a sample rate; expected prompt_sample_rate in Hz beside "
+                "audio, or int64 codes as model.encode gives"
+            )
+        else:
+            codes = self.encode(prompt, sample_rate)
+        if codes.shape[0] not in (1, n_batch):
+            raise StageLiteError(f"prompt has {codes.shape[0]} rows; expected 1 or {n_batch}")
+        if codes.shape[-1] >= n_frames:
+            raise StageLiteError(
+                f"prompt is {codes.shape[-1] / self.frame_rate:g} s long; expected less than the "
+                f"{n_frames / self.frame_rate:g} s of duration_s, which includes it"
+            )
+        return codes.expand(n_batch, -1, -1).to(self.device)
+
+    def _codes_of(
+        self, codes: Tensor | None, wav: Tensor | None, sample_rate: int
+    ) -> Int[Tensor, "K T"] | None:
+        if codes is None and wav is not None:
+            codes = self.encode(wav, sample_rate)[0]
+        return None if codes is None else codes.to(self.device)
+
+    def _prefix(self, contexts: list[Tensor | None], targets: Tensor) -> Prefix:
+        if any(c is not None for c in contexts):
+            self._check_context_token()
+        return build_prefix(
+            contexts,
+            targets,
+            special_token_id=self.special_token_id,
+            context_token_id=self.context_token_id,
+            anchor_frames=self.config.anchor_frames,
+        )
+
+    def _check_context_token(self) -> None:
+        if not has_context_row(self.lm):
+            raise StageLiteError(
+                f"{self.config.name!r} has no context token: it knows text only; expected a model "
+                "that was trained to listen, such as 'nano'; "
+                "stage_lite.extend_embedding(model.lm) adds an untrained token"
+            )
+
+    def _blocks(
+        self, frames: Iterator[Tensor], n_frames: int, block_s: float
+    ) -> Iterator[Float[Tensor, "B C L"]]:
+        """Decode each piece of codes as soon as it and its margin on the right are there."""
+        hop = codec_file.hop_length(self.codec)
+        pieces = codec_file.chunks(self.codec, n_frames, block_s)
+        piece = next(pieces, None)
+        codes: Tensor | None = None
+        for new in frames:
+            codes = new if codes is None else torch.cat([codes, new], dim=-1)  # [B, K, t]
+            while piece is not None and codes.shape[-1] >= piece[3]:
+                start, stop, left, right = piece
+                wav = self.decode(codes[..., left:right])
+                yield wav[..., (start - left) * hop : (stop - left) * hop]
+                piece = next(pieces, None)
+
+
+def load(name_or_folder: str | Path, device: torch.device | str = "cpu") -> StageModel:
+    """A model by name ("nano", "nano-base", ...) or from a folder that `StageModel.save` wrote.
+
+    Half-precision files are loaded as fp32. Nothing is downloaded and no pickle is read.
+
+    Raises:
+        StageLiteError: unknown name, a folder without a model, a file that is cut short or changed,
+            or weights that do not fit their config.
+    """
+    folder = _find(name_or_folder)
+    values = read_config(folder)
+    verify(folder)
+    codec_name, lm_config, others = _read_values(values, folder)
+    codec, codec_config = load_codec(folder / codec_name)
+    lm = build_lm(lm_config, seed=0)
+    load_weights(lm, folder / "lm.safetensors")
+    config = ModelConfig(lm=lm_config, codec=codec_config, **others)
+    return StageModel(lm, codec, config).to(device)
+
+
+# --- helpers -----------------------------------------------------------------------------------
+
+
+def _find(name_or_folder: str | Path) -> Path:
+    known = shipped_models()
+    if str(name_or_folder) in known:
+        return known[str(name_or_folder)]
+    path = Path(name_or_folder)
+    if path.is_dir():
+        return path
+    if str(name_or_folder).startswith(HUB_PREFIXES) or path.is_file():
+        raise StageLiteError(
+            f"{str(name_or_folder)!r} is not a model folder of this library; weights of MusicGen "
+            "and STAGE come with stage_lite.interop in a later version; "
+            f"expected a folder or one of {sorted(known)}"
+        )
+    raise StageLiteError(
+        f"there is no model {str(name_or_folder)!r}; expected one of {sorted(known)}, or a folder "
+        "that model.save(folder) wrote"
+    )
+
+
+def _read_values(values: dict, folder: Path) -> tuple[str, LMConfig, dict[str, Any]]:
+    """Codec folder, LM sizes and the other fields of ModelConfig."""
+    values = copy.deepcopy(values)
+    file = folder / "config.json"
+    if values.pop("format", None) != FORMAT:
+        raise StageLiteError(
+            f"{file} is no config of a Stage Lite model of format {FORMAT}; it comes from another "
+            "program or from a newer version of this one"
+        )
+    values.pop("sha256", None)
+    try:
+        codec_name, lm_values = values.pop("codec_folder"), values.pop("lm")
+        lm_values["vocabulary"] = tuple(lm_values["vocabulary"])  # JSON knows only lists
+        lm = LMConfig(**lm_values)
+        names = {field.name for field in dataclasses.fields(ModelConfig)} - {"lm", "codec"}
+        unknown = sorted(set(values) - names)
+        if unknown:
+            raise TypeError(f"unknown fields {unknown}")
+    except (KeyError, TypeError) as error:
+        raise StageLiteError(
+            f"{file} does not describe a model ({error}); expected what model.save(folder) writes"
+        ) from None
+    return codec_name, lm, values
