@@ -19,7 +19,7 @@ NBVAL_ARGS := --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
               --nbval-sanitize-with notebooks/sanitize.cfg
 
 # What `make data` and `make train-nano` write; neither touches the shipped files.
-DATA ?= work/songs
+DATA ?= work/corpus
 TOK  ?= work/tokens
 RUNS ?= work/runs
 HOURS ?= 16
@@ -69,7 +69,7 @@ data: $(STAMP)  ## make the music from nothing (needs mma, fluidsynth and fluid-
 	$(RUN) data_samples/make/make_songs.py --out $(DATA) --hours $(HOURS)
 
 train-nano: $(STAMP)  ## train codec, nano-base and nano from nothing (after make data; many hours; resumes)
-	$(RUN) pretraining/train_codec.py --data $(DATA) --out $(RUNS)/codec --resume
+	$(RUN) pretraining/train_codec.py --corpus $(DATA) --out $(RUNS)/codec
 	$(RUN) pretraining/tokenize_corpus.py --data $(DATA) --codec $(RUNS)/codec --out $(TOK)
 	$(RUN) pretraining/train_lm.py --stage base --tokens $(TOK) --out $(RUNS)/nano-base --resume
 	$(RUN) pretraining/train_lm.py --stage nano --tokens $(TOK) --from $(RUNS)/nano-base --out $(RUNS)/nano --resume
