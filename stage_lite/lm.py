@@ -157,12 +157,9 @@ def forward(
         start = 0 if cache is None else cache.length
         positions = torch.arange(start, start + n_steps, device=sequence.device)[None]  # [1, S]
     back = None  # how to undo a change of the order of steps
-    attend: Callable[[int, Tensor], Tensor]
     attention: list[Tensor] = []
     if cache is not None:
-        attend = cache.attention(
-            n_steps, attention_mask, w.num_heads, attention if need_attention else None
-        )
+        attend = cache.attend(n_steps, attention_mask, attention if need_attention else None)
     elif need_attention:
         mask = _dense_mask(attention_mask, n_steps, sequence.device)
         attend = partial(_attend_openly, mask=mask, num_heads=w.num_heads, attention=attention)
@@ -177,18 +174,11 @@ def forward(
         mask = _dense_mask(attention_mask, n_steps, sequence.device)
         attend = partial(_attend, mask=mask, num_heads=w.num_heads)
 
-    x = embed(w, sequence, positions)  # [B, S, dim]
+    x = embed(w, sequence, sin_positions(positions, w.dim, w.max_period))  # [B, S, dim]
     text = null_or_masked(w, text, text_mask, n_batch)
-    for i, layer in enumerate(w.layers):
-        cross = (
-            None
-            if text is None
-            else partial(_cross_attend, layer, *_cross_keys(layer, text, w.num_heads))
-        )
-        x = _layer(layer, x, partial(attend, i), cross)
+    hidden = run_layers(w, x, attend, None if text is None else text_attention(w, text))
     if cache is not None:
         cache.length += n_steps
-    hidden = F.layer_norm(x, x.shape[-1:], *w.out_norm)
     if back is not None:
         hidden = _pick_steps(hidden, back)
     logits = heads(w, hidden[:, first_step:]).transpose(1, 2)  # [B, K, S - first_step, card]
@@ -363,12 +353,12 @@ def _check_supported(lm: nn.Module) -> None:
 # --- the mathematics -----------------------------------------------------------------------------
 
 
-def embed(w: LMWeights, sequence: Tensor, positions: Tensor) -> Tensor:
-    """Sum over codebooks of the embedded ids, plus sines and cosines of the positions: [B, S, dim]."""
+def embed(w: LMWeights, sequence: Tensor, position_embedding: Tensor) -> Tensor:
+    """Sum over codebooks of the embedded ids [B, K, S], plus the positions [B or 1, S, dim]."""
     n_batch, n_q, n_steps = sequence.shape
     rows = (sequence + w.row_offsets).transpose(1, 2).reshape(-1, n_q)  # [B * S, K]
     x = F.embedding_bag(rows, w.table, mode="sum").view(n_batch, n_steps, w.dim)
-    return x + w.positional_scale * sin_positions(positions, w.dim, w.max_period).to(x.dtype)
+    return x + w.positional_scale * position_embedding.to(x.dtype)
 
 
 def sin_positions(
@@ -381,23 +371,27 @@ def sin_positions(
     return torch.cat([torch.cos(phase), torch.sin(phase)], dim=-1)
 
 
-def _layer(
-    w: LayerWeights,
+def run_layers(
+    w: LMWeights,
     x: Tensor,
-    attend: Callable[[Tensor], Tensor],
-    cross_attend: Callable[[Tensor, Tensor], Tensor] | None,
+    attend: Callable[[int, Tensor], Tensor],
+    read_text: Callable[[int, Tensor], Tensor] | None,
 ) -> Tensor:
-    """One transformer layer over x [..., dim].
+    """All layers and the last norm over x [..., dim].
 
     Args:
-        attend: queries, keys and values in one [..., 3 dim] -> mixed values [..., dim].
-        cross_attend: (x, normalised x) -> x with what the text says added; None: null text.
+        attend: (layer, queries, keys and values in one [..., 3 dim]) -> mixed values [..., dim].
+        read_text: (layer, queries [..., dim]) -> mixed values of the text; None: null text.
     """
     dim = x.shape[-1:]
-    x = w.out.add_to(x, attend(w.qkv(F.layer_norm(x, dim, *w.norm1))))
-    if cross_attend is not None:
-        x = cross_attend(x, F.layer_norm(x, dim, *w.norm_cross))
-    return w.down.add_to(x, w.activation(w.up(F.layer_norm(x, dim, *w.norm2))))
+    for i, layer in enumerate(w.layers):
+        x = layer.out.add_to(x, attend(i, layer.qkv(F.layer_norm(x, dim, *layer.norm1))))
+        if read_text is not None:
+            q = layer.cross_q(F.layer_norm(x, dim, *layer.norm_cross))
+            x = layer.cross_out.add_to(x, read_text(i, q))
+        h = layer.up(F.layer_norm(x, dim, *layer.norm2))
+        x = layer.down.add_to(x, layer.activation(h))
+    return F.layer_norm(x, dim, *w.out_norm)
 
 
 def heads(w: LMWeights, hidden: Tensor) -> Tensor:
@@ -449,15 +443,29 @@ def _weigh(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, attention: list[Tensor
     return weights @ v
 
 
-def _cross_keys(w: LayerWeights, text: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
-    return _split_heads(w.cross_k(text), num_heads), _split_heads(w.cross_v(text), num_heads)
+def text_keys(w: LMWeights, text: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Keys (scaled for the softmax) and values of the text in every layer: [B, H, L, dim / H] each."""
+    scale = math.sqrt(w.dim // w.num_heads)
+    return [
+        (
+            _split_heads(layer.cross_k(text), w.num_heads) / scale,
+            _split_heads(layer.cross_v(text), w.num_heads),
+        )
+        for layer in w.layers
+    ]
 
 
-def _cross_attend(w: LayerWeights, k: Tensor, v: Tensor, x: Tensor, normed: Tensor) -> Tensor:
-    # Written out: for a handful of keys this costs half of what the fused kernel's backward costs.
-    q = _split_heads(w.cross_q(normed), k.shape[1])
-    scores = q @ (k / math.sqrt(k.shape[-1])).transpose(-1, -2)  # [B, H, S, L]
-    return w.cross_out.add_to(x, _join_heads(scores.softmax(-1) @ v))
+def text_attention(w: LMWeights, text: Tensor) -> Callable[[int, Tensor], Tensor]:
+    """Cross-attention to text [B, L, dim], for `run_layers`."""
+    keys = text_keys(w, text)
+
+    def read_text(layer: int, q: Tensor) -> Tensor:
+        # Written out: for a handful of keys this costs half of what the fused kernel's backward costs.
+        k, v = keys[layer]
+        scores = _split_heads(q, w.num_heads) @ k.transpose(-1, -2)  # [B, H, S, L]
+        return _join_heads(scores.softmax(-1) @ v)
+
+    return read_text
 
 
 # --- masks ---------------------------------------------------------------------------------------
@@ -516,25 +524,25 @@ class KVCache:
     def __init__(
         self, lm: nn.Module, n_batch: int, max_steps: int, dtype: torch.dtype | None = None
     ):
-        attn = lm.transformer.layers[0].self_attn
+        self.num_heads = lm.transformer.layers[0].self_attn.num_heads
         table = lm.emb[0].weight
-        shape = (n_batch, attn.num_heads, max_steps, lm.dim // attn.num_heads)
+        shape = (n_batch, 2, self.num_heads, max_steps, lm.dim // self.num_heads)
         dtype = table.dtype if dtype is None else dtype
-        n_layers = len(lm.transformer.layers)
-        self.k = [torch.zeros(shape, dtype=dtype, device=table.device) for _ in range(n_layers)]
-        self.v = [torch.zeros(shape, dtype=dtype, device=table.device) for _ in range(n_layers)]
+        # one tensor per layer, keys and values side by side: a step writes both in one call
+        self.kv = [
+            torch.zeros(shape, dtype=dtype, device=table.device) for _ in lm.transformer.layers
+        ]
         self.visible = torch.ones(n_batch, max_steps, dtype=torch.bool, device=table.device)
         self.length = 0  # steps that are in
         self.max_steps = max_steps
 
-    def attention(
-        self,
-        n_steps: int,
-        attention_mask: Tensor | None,
-        num_heads: int,
-        attention: list[Tensor] | None = None,
+    def attend(
+        self, n_steps: int, attention_mask: Tensor | None, attention: list[Tensor] | None = None
     ) -> Callable[[int, Tensor], Tensor]:
-        """How each layer attends while `n_steps` new steps are appended (to be called for every layer)."""
+        """How every layer attends while `n_steps` new steps are appended, for `run_layers`.
+
+        The caller adds n_steps to `length` afterwards.
+        """
         start, end = self.length, self.length + n_steps
         if end > self.max_steps:
             raise StageLiteError(f"the cache holds {self.max_steps} steps: {end} do not fit")
@@ -542,14 +550,14 @@ class KVCache:
             self.visible[:, start:end] = attention_mask
         past = torch.arange(end, device=self.visible.device)
         new = past[start:, None]
-        mask = ((past <= new) & self.visible[:, None, :end]) | (past == new)  # [B, S, end]
-        mask = mask[:, None]
+        mask = ((past <= new) & self.visible[:, None, :end]) | (past == new)
+        mask = mask[:, None]  # [B, 1, n_steps, end]
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            q, k, v = _split_qkv(qkv, num_heads)
-            self.k[layer][:, :, start:end] = k
-            self.v[layer][:, :, start:end] = v
-            k, v = self.k[layer][:, :, :end].to(q.dtype), self.v[layer][:, :, :end].to(q.dtype)
+            q, k, v = _split_qkv(qkv, self.num_heads)
+            kv = self.kv[layer]
+            kv[:, 0, :, start:end], kv[:, 1, :, start:end] = k, v
+            k, v = kv[:, 0, :, :end].to(q.dtype), kv[:, 1, :, :end].to(q.dtype)
             if attention is not None:
                 return _join_heads(_weigh(q, k, v, mask, attention))
             return _join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))

@@ -27,7 +27,7 @@ from typing import Any
 
 from stage_lite.errors import StageLiteError
 
-MIN_TORCH = (2, 4)
+MIN_TORCH = (2, 9)
 AUDIOCRAFT_VERSION = "1.3.0"
 
 # import name -> name for pip. What audiocraft's models import for real, at once.
