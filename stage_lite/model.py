@@ -327,7 +327,7 @@ class StageModel:
         n_frames = self._n_frames(duration_s)
         context_codes: list[Tensor | None] | None = None
         if contexts is not None and any(c is not None for c in contexts):
-            self._check_context_token()
+            self.check_context_token()
             context_codes = [
                 self._context_codes(c, r, f"context {b}" if len(contexts) > 1 else "context")
                 for b, (c, r) in enumerate(zip(contexts, rates, strict=True))
@@ -425,7 +425,7 @@ class StageModel:
 
     def _prefix(self, contexts: list[Tensor | None], targets: Tensor) -> Prefix:
         if any(c is not None for c in contexts):
-            self._check_context_token()
+            self.check_context_token()
         return build_prefix(
             contexts,
             targets,
@@ -434,7 +434,7 @@ class StageModel:
             anchor_frames=self.config.anchor_frames,
         )
 
-    def _check_context_token(self) -> None:
+    def check_context_token(self) -> None:
         if not has_context_row(self.lm):
             raise StageLiteError(
                 f"{self.config.name!r} has no context token: it knows text only; expected a model "
