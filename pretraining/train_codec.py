@@ -11,6 +11,7 @@ and the random numbers of step `n` depend on (seed, n) alone, so a resumed run e
 
 import argparse
 import json
+import signal
 import time
 from pathlib import Path
 
@@ -234,6 +235,8 @@ def validate(training: CodecTraining, batch: Tensor) -> dict[str, float]:
 
 def main() -> None:
     args = arguments()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also when started in the background
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     training = CodecTraining(args)

@@ -1,0 +1,176 @@
+"""Train nano-base (text to one stem or a mix) and, from it, nano (STAGE: context, token, target).
+
+    python pretraining/train_lm.py base --tokens work/tokens --codec work/codec/codec --out work/base
+    python pretraining/train_lm.py nano --tokens work/tokens --start work/base/model --out work/nano
+
+Each is a list of stages, short windows first; a stage is a data set and the step at which it ends.
+The optimizer goes on from stage to stage. Run it again to go on where it was. `--scale 0.01` runs
+everything in a hundredth of the steps, to try the machinery.
+"""
+
+import argparse
+import dataclasses
+import json
+import signal
+from pathlib import Path
+
+import torch
+from vocabulary import words_of
+
+from stage_lite.codec import load_codec
+from stage_lite.examples import Example
+from stage_lite.lm import LMConfig, build_lm
+from stage_lite.model import ModelConfig, StageModel, load
+from stage_lite.shards import ShardDataset
+from stage_lite.training import finetune
+
+TARGETS = {"drums": 0.4, "bass": 0.3, "keys": 0.18, "guitar": 0.12}
+MIXES = {f"mix:{target}": 0.05 for target in TARGETS}  # for nano-base, described as "mix, ..."
+TEXTS = ["description", "description_long"]
+SHIPPED_S = 8.0  # seconds of context, and of target, that the shipped models know
+ANCHOR_FRAMES = 400
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Up to which step, on which windows."""
+
+    until: int
+    window_s: float
+    batch_size: int
+    conditions: dict[str, float]
+    settings: dict = dataclasses.field(default_factory=dict)
+
+
+NONE = {"none": 1.0}
+STAGES = {
+    "base": [
+        Stage(1500, 2.56, 32, NONE, {"learning_rate": 1e-3, "warmup_steps": 100}),
+        Stage(2300, 5.12, 16, NONE, {"learning_rate": 6e-4}),
+        Stage(2700, 16.0, 6, NONE, {"learning_rate": 4e-4, "cooldown_steps": 300}),
+    ],
+    # Copying teaches where to look, clicks come next, mixes last (dev/LOG.md).
+    "nano": [
+        Stage(800, 1.92, 32, {"self": 0.4, "click": 0.3, "mix": 0.3}, {"learning_rate": 8e-4}),
+        Stage(3000, 2.56, 32, {"self": 0.1, "click": 0.4, "mix": 0.5}, {"learning_rate": 8e-4}),
+        Stage(4200, 5.12, 16, {"click": 0.4, "mix": 0.6}, {"learning_rate": 5e-4}),
+        Stage(4800, 8.0, 10, {"click": 0.4, "mix": 0.6}, {"learning_rate": 3e-4, "cooldown_steps": 500}),
+    ],
+}  # fmt: skip
+
+
+class Described(ShardDataset):
+    """Shards whose mixes, taken as targets, are called a mix."""
+
+    def __getitem__(self, i: int) -> Example:
+        example = super().__getitem__(i)
+        if example.target_name.startswith("mix:"):
+            return dataclasses.replace(example, description=f"mix, {example.family}")
+        return example
+
+
+def new_base(tokens: Path, codec_folder: Path, dim: int, layers: int) -> StageModel:
+    """An untrained model whose vocabulary is that of the shards."""
+    codec, codec_config = load_codec(codec_folder)
+    shards = ShardDataset(tokens, ["drums"], conditions="none").shards
+    lm_config = LMConfig(
+        card=codec_config.card,
+        dim=dim,
+        num_layers=layers,
+        num_heads=dim // 64,
+        vocabulary=tuple(words_of(shards)),
+    )
+    config = ModelConfig("nano-base", lm_config, codec_config, None, SHIPPED_S)
+    return StageModel(build_lm(lm_config, seed=1), codec, config)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=list(STAGES))
+    parser.add_argument("--tokens", type=Path, required=True)
+    parser.add_argument("--codec", type=Path)
+    parser.add_argument("--start", type=Path, help="folder of the model to start from")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--faithful", action="store_true", help="STAGE's own positions")
+    args = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also when started in the background
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    torch.set_num_threads(args.threads)
+    torch.set_float32_matmul_precision("highest")
+    nano = args.what == "nano"
+    if args.start:
+        model = load(args.start)
+        anchor = ANCHOR_FRAMES if nano and not args.faithful else None
+        name = ("nano-stage" if args.faithful else "nano") if nano else "nano-base"
+        model.config = dataclasses.replace(model.config, name=name, anchor_frames=anchor)
+    else:
+        model = new_base(args.tokens, args.codec, args.dim, args.layers)
+    shipped = model.config
+    # nano-base meets all positions that [context | token | target] will need
+    model.config = dataclasses.replace(shipped, trained_s=SHIPPED_S if nano else 2 * SHIPPED_S)
+    held_out = [
+        ShardDataset(args.tokens, "drums", window_s=8.0, conditions=c, split="valid", seed=5, n=48)
+        for c in ((["click"], ["mix"]) if nano else (["none"],))
+    ]
+    for stage in STAGES[args.what]:
+        data = Described(
+            args.tokens,
+            TARGETS if nano else TARGETS | MIXES,
+            window_s=stage.window_s,
+            conditions=stage.conditions,
+            text=TEXTS,
+            seed=3,
+            split="train",
+            n=10**9,
+            verify=False,
+        )
+
+        def watch(step: int, loss: float) -> None:
+            if step % 100 == 0:
+                print(step, round(loss, 3), flush=True)
+            if step % 200 == 0 and nano:
+                watch_listening(model, held_out, args.out, step)
+
+        run = finetune(
+            model,
+            data,
+            steps=max(1, int(stage.until * args.scale)),
+            checkpoint_dir=args.out,
+            batch_size=stage.batch_size,
+            history_dropout=0.6 if nano else 0.3,
+            text_dropout=0.3,
+            spread_positions=True,
+            precision="bf16-mixed",
+            progress=False,
+            on_step=watch,
+            save_every=100,
+            **stage.settings,
+        )
+        if run.interrupted:
+            break
+    model.config = shipped
+    model.save(args.out / "model")
+
+
+def watch_listening(model: StageModel, held_out: list, out: Path, step: int) -> None:
+    """The one curve that matters: what the right context is worth, for clicks and for mixes."""
+    from stage_lite.listening import context_losses
+
+    model.lm.eval()
+    row = {"step": step}
+    for data in held_out:
+        losses = context_losses(model, list(data), precision="bf16-mixed")
+        condition = next(iter(data.conditions))
+        row |= {f"{condition}_{k}": round(v, 4) for k, v in losses.items()}
+    model.lm.train()
+    with (out / "listening.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print({k: v for k, v in row.items() if "gap" in k or k == "step"}, flush=True)
+
+
+if __name__ == "__main__":
+    main()
