@@ -7,8 +7,8 @@ of the text, sines of the positions, the mask. The mathematics stay those of `lm
 Notebook: 03_language_model.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,16 @@ from torch import Tensor, nn
 
 from stage_lite.lm import (
     KVCache,
+    LayerWeights,
     Linear,
+    LMWeights,
     embed,
     heads,
+    join_heads,
     run_layers,
     sin_positions,
+    split_qkv,
+    text_attention,
     text_keys,
     weights_of,
 )
@@ -28,7 +33,7 @@ from stage_lite.prefix import Prefix
 
 
 class _CastLinear(Linear):
-    """A matrix held in another type than the activations', such as bfloat16: half of the reading."""
+    """A matrix in another type than the activations', such as bfloat16: half of the reading."""
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
@@ -41,10 +46,15 @@ class _AddingLinear(Linear):
         super().__init__(weight, bias)
         self.transposed = weight.t()
 
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.bias is None and x.dim() == 2:
+            return torch.mm(x, self.transposed)
+        return super().__call__(x)
+
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
         if self.bias is None and x.dim() == 2:
             return torch.addmm(residual, x, self.transposed)
-        return residual + self(x)
+        return super().add_to(residual, x)
 
 
 def linear_for(weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None) -> Linear:
@@ -56,12 +66,18 @@ def linear_for(weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None) -
     return _CastLinear(weight.to(dtype), None if bias is None else bias.to(dtype))
 
 
+def _gelu(x: Tensor) -> Tensor:
+    """F.gelu, which on two rows spends most of its time in looking its kernel up."""
+    return torch.erf(x * math.sqrt(0.5)).add_(1).mul_(x).mul_(0.5)
+
+
 class Decoder:
     """Runs an LMModel over the rows of a prefix: `prefill` what is known, then `step` by step.
 
     Args:
         lm: audiocraft's LMModel.
-        prefix: all rows and steps, S in number; only mask and positions are read here.
+        prefix: all rows and steps, S in number; only mask (padding on the left) and positions are
+            read here.
         texts: projected description [L, dim] of each row, or None for the null text.
         dtype: of matrices and cache, the rest stays as it is; None: as the weights are.
     """
@@ -76,89 +92,135 @@ class Decoder:
     ):
         n_rows, _, n_steps = prefix.sequence.shape
         self.w = weights_of(lm, linear=lambda weight, bias: linear_for(weight, bias, dtype))
+        for layer in self.w.layers:
+            layer.activation = _gelu if layer.activation is F.gelu else layer.activation
         self.cache = KVCache(lm, n_rows, n_steps, dtype)
-        self.attention_mask = prefix.attention_mask
         self.positions = sin_positions(prefix.positions, self.w.dim, self.w.max_period)
-        self.key_bias: Tensor | None = None  # [rows, 1, 1, S]: -inf for padded keys
-        if not bool(prefix.attention_mask.all()):
-            kept = prefix.attention_mask[:, None, None]
-            dtype_ = self.cache.kv[0].dtype
-            self.key_bias = torch.zeros(kept.shape, dtype=dtype_, device=kept.device)
-            self.key_bias.masked_fill_(~kept, -torch.inf)
-        self.text_keys, self.text_bias = self._text(texts)
+        # Neighbouring rows with the same padding attend together, and padding is cut off instead of
+        # masked: the unconditional rows of guidance have a context's length less to look at.
+        pads = (~prefix.attention_mask).sum(1).tolist()
+        starts = [r for r in range(n_rows) if r == 0 or pads[r] != pads[r - 1]]
+        self.groups = [
+            (start, end, pads[start])
+            for start, end in zip(starts, [*starts[1:], n_rows], strict=True)
+        ]
+        self.text = _Text(self.w, texts)
+        self.read_text = self.text.reader(0, n_rows)
 
     @torch.inference_mode()
     def prefill(self, sequence: Tensor) -> Tensor:
         """Run the first steps [rows, K, n] at once; logits [rows, K, card] after the last."""
-        n_steps = sequence.shape[2]
-        x = embed(self.w, sequence, self.positions[:, :n_steps])
-        attend = self.cache.attend(n_steps, self.attention_mask[:, :n_steps])
-        hidden = run_layers(self.w, x, attend, self._read_text(n_steps))
+        n_steps, last = sequence.shape[2], []
+        for start, end, pad in self.groups:
+            steps = slice(pad, n_steps)
+            x = embed(self.w, sequence[start:end, :, steps], self.positions[start:end, steps])
+
+            def attend(layer: int, qkv: Tensor, rows=slice(start, end), steps=steps) -> Tensor:
+                q, k, v = split_qkv(qkv, self.w.num_heads)
+                kv = self.cache.kv[layer][rows]
+                kv[:, 0, :, steps], kv[:, 1, :, steps] = k, v
+                return join_heads(F.scaled_dot_product_attention(q, k, v, is_causal=True))
+
+            last.append(run_layers(self.w, x, attend, self.text.reader(start, end))[:, -1])
         self.cache.length = n_steps
-        return heads(self.w, hidden[:, -1])
+        return heads(self.w, torch.cat(last))
 
     @torch.inference_mode()
     def step(self, codes: Tensor) -> Tensor:
         """Run one more step [rows, K]; logits [rows, K, card] for the next."""
-        w, cache = self.w, self.cache
-        at = cache.length
-        end = at + 1
-        n_rows, heads_, head_dim = len(codes), w.num_heads, w.dim // w.num_heads
-        bias = None if self.key_bias is None else self.key_bias[..., :end]
-        kvs = cache.kv
+        w, kvs, at = self.w, self.cache.kv, self.cache.length
+        n_all = codes.shape[0]
+        shape = (n_all, 3, w.num_heads, 1, w.dim // w.num_heads)
+        spans = [(start, end - start, pad, at + 1 - pad) for start, end, pad in self.groups]
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            new = qkv.view(n_rows, 3, heads_, 1, head_dim)
-            kv = kvs[layer]
+            new, kv = qkv.view(shape), kvs[layer]
             kv.narrow(3, at, 1).copy_(new.narrow(1, 1, 2))
-            k, v = kv.narrow(3, 0, end).unbind(1)
-            q = new.select(1, 0)
-            if q.dtype != k.dtype:
-                q = q.to(k.dtype)
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-            return mixed.view(n_rows, -1).to(qkv.dtype)
+            q = new.select(1, 0).to(kv.dtype)  # [rows, H, 1, dim / H]
+            parts = []
+            for start, n_rows, pad, n_keys in spans:
+                k, v = kv.narrow(0, start, n_rows).narrow(3, pad, n_keys).unbind(1)
+                parts.append(F.scaled_dot_product_attention(q.narrow(0, start, n_rows), k, v))
+            mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
+            return mixed.view(n_all, w.dim).to(qkv.dtype)
 
-        x = F.embedding_bag(codes + w.row_offsets[:, 0], w.table, mode="sum")
+        x = F.embedding(codes + w.row_offsets[:, 0], w.table).sum(1)
         x = torch.add(x, self.positions[:, at], alpha=w.positional_scale)  # [rows, dim]
-        hidden = run_layers(w, x, attend, self._read_text(1, flat=True))
-        cache.length = end
+        hidden = run_layers(w, x, attend, self.read_text)
+        self.cache.length = at + 1
         return heads(w, hidden)
 
-    def _text(self, texts: Sequence[Tensor | None]) -> tuple[Any, Tensor | None]:
-        """Keys and values of every layer, rows padded to one length, and a bias that hides the padding.
 
-        A row must not depend on how long its neighbours' texts are, so what pads it beyond its own
-        length is hidden. (A text's own padding is attended to, as in audiocraft.)
-        """
-        w = self.w
-        if all(text is None for text in texts):
-            if w.null_text_is_nothing:
-                return None, None
-            texts = [w.table.new_zeros(1, w.dim) for _ in texts]
+class _Text:
+    """The descriptions of all rows, ready to be read by any of them in every layer.
+
+    A row must not depend on how long its neighbours' texts are, so what pads it beyond its own
+    length is hidden. (A text's own padding is attended to, as in audiocraft.)
+    """
+
+    def __init__(self, w: LMWeights, texts: Sequence[Tensor | None]):
+        if not w.null_text_is_nothing:  # zeros do something: every row must read them
+            texts = [w.table.new_zeros(1, w.dim) if text is None else text for text in texts]
+        self.w = w
+        # Null rows at the end (the unconditional ones) are left out; others read zeros.
+        self.n_rows = max(
+            (row + 1 for row, text in enumerate(texts) if text is not None), default=0
+        )
+        if not self.n_rows:
+            return
         lengths = {len(text) for text in texts if text is not None}
-        padded = w.table.new_zeros(len(texts), max(lengths), w.dim)
-        bias = w.table.new_zeros(len(texts), 1, 1, max(lengths))
+        longest = max(lengths)
+        padded = w.table.new_zeros(self.n_rows, longest, w.dim)
+        bias = w.table.new_zeros(self.n_rows, 1, 1, longest)
         for row, text in enumerate(texts):
             if text is not None:
                 padded[row, : len(text)] = text
                 bias[row, ..., len(text) :] = -torch.inf
-        return text_keys(w, padded), bias if len(lengths) > 1 else None
+        self.keys = text_keys(w, padded)
+        self.bias = bias if len(lengths) > 1 else None
+        # The text is fixed while queries come and go: query matrix times keys, and values times
+        # output matrix, become two thin matrices per row. Worth it while they are small.
+        self.folded = w.null_text_is_nothing and self.n_rows * longest * w.num_heads <= w.dim
+        if self.folded:
+            self.pairs = [self._fold(*pair) for pair in zip(w.layers, self.keys, strict=True)]
 
-    def _read_text(
-        self, n_steps: int, flat: bool = False
-    ) -> Callable[[int, Tensor], Tensor] | None:
-        if self.text_keys is None:
+    def _fold(self, layer: LayerWeights, keys: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        eye = torch.eye(self.w.dim, dtype=keys[0].dtype, device=keys[0].device)
+        per_head = (self.w.num_heads, -1)
+        query = layer.cross_q(eye).unflatten(1, per_head)  # [dim, H, dim / H]
+        output = layer.cross_out(eye).unflatten(0, per_head)  # [H, dim / H, dim]
+        into = torch.einsum("ihd,bhld->bihl", query, keys[0]).flatten(2)  # [rows, dim, H * L]
+        out_of = torch.einsum("bhld,hdo->bhlo", keys[1], output).flatten(1, 2)  # [rows, H * L, dim]
+        return into.contiguous(), out_of.contiguous()
+
+    def reader(self, start: int, end: int) -> Callable[[int, Tensor, Tensor], Tensor] | None:
+        """`read_text` of rows start to end, over x [rows, n, dim] or [rows, dim]; None: null text."""
+        w, n_rows = self.w, min(end, self.n_rows) - start
+        if n_rows <= 0:
             return None
-        keys, bias, n_heads = self.text_keys, self.text_bias, self.w.num_heads
+        bias = None if self.bias is None else self.bias[start:end]
+        shape = (n_rows, -1, w.num_heads)
+        if self.folded:
+            pairs = [(into[start:end], out_of[start:end]) for into, out_of in self.pairs]
 
-        def read_text(layer: int, q: Tensor) -> Tensor:
-            k, v = keys[layer]
-            n_rows, dim = len(k), q.shape[-1]
-            q = q.view(n_rows, n_steps, n_heads, -1).transpose(1, 2)  # [rows, H, n, dim / H]
-            scores = q @ k.transpose(-1, -2)
-            if bias is not None:
-                scores = scores + bias
-            mixed = (scores.softmax(-1) @ v).transpose(1, 2)
-            return mixed.reshape(n_rows, dim) if flat else mixed.reshape(n_rows, n_steps, dim)
+            def read_folded(layer: int, x: Tensor, normed: Tensor) -> Tensor:
+                into, out_of = pairs[layer]
+                scores = torch.bmm(normed[:n_rows].view(n_rows, -1, w.dim), into)
+                scores = scores.view(*shape, into.shape[2] // w.num_heads)  # [rows, n, H, L]
+                if bias is not None:
+                    scores = scores + bias
+                weights = scores.softmax(-1).flatten(2)
+                # x is this layer's own, so what the rows with a text hear may be added in place
+                x[:n_rows].view(n_rows, -1, w.dim).baddbmm_(weights, out_of)
+                return x
+
+            return read_folded
+        keys = [(k[start:end], v[start:end]) for k, v in self.keys]
+        read = text_attention(w, keys, bias)
+
+        def read_text(layer: int, x: Tensor, normed: Tensor) -> Tensor:
+            mine = x[:n_rows].view(n_rows, -1, w.dim)
+            mine.copy_(read(layer, mine, normed[:n_rows].view(n_rows, -1, w.dim)))
+            return x
 
         return read_text

@@ -33,7 +33,7 @@ class GeneratedCodes:
 
     codes: Int[Tensor, "B K T"]  # the prompt first, if there was one
     sequence: Int[Tensor, "B K S"]  # context, token and codes, delayed
-    prefix: Prefix  # of `sequence`, for a second look: forward(lm, sequence, prefix.attention_mask, ...)
+    prefix: Prefix  # of `sequence`, with mask and positions for a second look
     seconds_per_step: float  # wall clock, the pass over the prefix not counted
 
 
@@ -120,7 +120,8 @@ def stream_codes(
     checked at the call, not at the first chunk.
 
     Args:
-        frames_per_chunk: new frames to wait for before handing them out; the last chunk may be shorter.
+        frames_per_chunk: new frames to wait for before handing them out; the last chunk may be
+            shorter.
         (others): as for `generate_codes`.
     """
     if frames_per_chunk < 1:
@@ -254,7 +255,7 @@ class _Job:
         return sample(logits, *self.settings, self.generators).repeat(2, 1)
 
 
-# --- checks and small parts ------------------------------------------------------------------------
+# --- checks and small parts ----------------------------------------------------------------------
 
 
 def _check(cfg_coef: float, cfg_over: str, n_frames: int) -> None:
@@ -307,7 +308,8 @@ def _prompt(
         return torch.zeros(n_batch, lm.n_q, 0, dtype=torch.long, device=device)
     if prompt.dim() != 3 or prompt.shape[1] != lm.n_q:
         raise StageLiteError(
-            f"prompt_codes has the shape {list(prompt.shape)}: expected [{n_batch}, {lm.n_q}, frames]"
+            f"prompt_codes has the shape {list(prompt.shape)}: "
+            f"expected [{n_batch}, {lm.n_q}, frames]"
         )
     if prompt.shape[2] > n_frames:
         raise StageLiteError(

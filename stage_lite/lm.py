@@ -1,8 +1,8 @@
 """The language model: audiocraft's LMModel as the owner of the weights, one forward pass over them.
 
 The weights, their names and their meaning are MusicGen's. The forward pass is written anew, because
-a prefix needs what audiocraft's lacks: masked steps, positions that restart per row, a cache that is
-allocated once, attention weights on request. Without those it computes what `LMModel.forward`
+a prefix needs what audiocraft's lacks: masked steps, positions that restart per row, a cache that
+is allocated once, attention weights on request. Without those it computes what `LMModel.forward`
 computes.
 
 The mathematics of a layer stand in one place, `_layer`; training, inspection and generation call it
@@ -27,7 +27,7 @@ from stage_lite.errors import StageLiteError
 
 @dataclass(frozen=True)
 class LMConfig:
-    """Sizes of a language model in MusicGen's geometry; saved as JSON, rebuilt by LMConfig(**json)."""
+    """Sizes of a language model in MusicGen's geometry; JSON, rebuilt by LMConfig(**json)."""
 
     n_q: int = 4  # codebooks
     card: int = 512  # codes of a codebook
@@ -48,7 +48,8 @@ class LMConfig:
                 raise StageLiteError(f"LMConfig.{name} is {value!r}: expected a positive integer")
         if self.dim % self.num_heads or self.dim % 2:
             raise StageLiteError(
-                f"LMConfig.dim is {self.dim}: expected an even multiple of num_heads = {self.num_heads}"
+                f"LMConfig.dim is {self.dim}: expected an even multiple of "
+                f"num_heads = {self.num_heads}"
             )
 
     def as_json(self) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def forward(
     need_attention: bool = False,
     need_hidden: bool = False,
 ) -> Any:
-    """Logits of the next code of every codebook at every step. Differentiable; works under autocast.
+    """Logits of the next code of every codebook at every step; differentiable, also in autocast.
 
     Args:
         lm: audiocraft's LMModel (norm first, sinusoidal positions).
@@ -143,8 +144,8 @@ def forward(
         need_hidden: also return the normalised output of the last layer, Float[B, S, dim].
 
     Returns:
-        Float[B, K, S - first_step, card]; entry s predicts step first_step + s + 1. With need_attention
-        or need_hidden a tuple: (logits, attention if asked, hidden if asked).
+        Float[B, K, S - first_step, card]; entry s predicts step first_step + s + 1. With
+        need_attention or need_hidden a tuple: (logits, attention if asked, hidden if asked).
 
     Raises:
         StageLiteError: the model has parts that this pass does not know; n_q does not fit.
@@ -166,8 +167,8 @@ def forward(
     elif attention_mask is None:
         attend = partial(_attend, mask=None, num_heads=w.num_heads)
     elif _is_left_padding(attention_mask):
-        # Causal attention never looks right: with the padding moved there it needs no mask, and the
-        # kernel skips half of the work. Rows are rolled by their padding, and rolled back at the end.
+        # Causal attention never looks right: with the padding moved there it needs no mask, and
+        # the kernel skips half of the work. Rows are rolled by their padding, and back at the end.
         sequence, positions, back = _padding_to_the_right(sequence, positions, attention_mask)
         attend = partial(_attend, mask=None, num_heads=w.num_heads)
     else:
@@ -176,7 +177,8 @@ def forward(
 
     x = embed(w, sequence, sin_positions(positions, w.dim, w.max_period))  # [B, S, dim]
     text = null_or_masked(w, text, text_mask, n_batch)
-    hidden = run_layers(w, x, attend, None if text is None else text_attention(w, text))
+    read_text = None if text is None else text_attention(w, text_keys(w, text))
+    hidden = run_layers(w, x, attend, read_text)
     if cache is not None:
         cache.length += n_steps
     if back is not None:
@@ -375,23 +377,22 @@ def run_layers(
     w: LMWeights,
     x: Tensor,
     attend: Callable[[int, Tensor], Tensor],
-    read_text: Callable[[int, Tensor], Tensor] | None,
+    read_text: Callable[[int, Tensor, Tensor], Tensor] | None,
 ) -> Tensor:
     """All layers and the last norm over x [..., dim].
 
     Args:
         attend: (layer, queries, keys and values in one [..., 3 dim]) -> mixed values [..., dim].
-        read_text: (layer, queries [..., dim]) -> mixed values of the text; None: null text.
+        read_text: (layer, x, normalised x) -> x with what the text says added; None: null text.
     """
     dim = x.shape[-1:]
     for i, layer in enumerate(w.layers):
-        x = layer.out.add_to(x, attend(i, layer.qkv(F.layer_norm(x, dim, *layer.norm1))))
+        x = layer.out.add_to(x, attend(i, layer.qkv(torch.layer_norm(x, dim, *layer.norm1))))
         if read_text is not None:
-            q = layer.cross_q(F.layer_norm(x, dim, *layer.norm_cross))
-            x = layer.cross_out.add_to(x, read_text(i, q))
-        h = layer.up(F.layer_norm(x, dim, *layer.norm2))
+            x = read_text(i, x, torch.layer_norm(x, dim, *layer.norm_cross))
+        h = layer.up(torch.layer_norm(x, dim, *layer.norm2))
         x = layer.down.add_to(x, layer.activation(h))
-    return F.layer_norm(x, dim, *w.out_norm)
+    return torch.layer_norm(x, dim, *w.out_norm)
 
 
 def heads(w: LMWeights, hidden: Tensor) -> Tensor:
@@ -412,18 +413,18 @@ def _split_heads(x: Tensor, num_heads: int) -> Tensor:
     return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # [B, S, dim] -> [B, H, S, dim / H]
 
 
-def _split_qkv(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def split_qkv(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # [3, B, H, S, dim / H]
     return q, k, v
 
 
-def _join_heads(x: Tensor) -> Tensor:
+def join_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)  # [B, H, S, dim / H] -> [B, S, dim]
 
 
 def _attend(_: int, qkv: Tensor, mask: Tensor | None, num_heads: int) -> Tensor:
-    q, k, v = _split_qkv(qkv, num_heads)
-    return _join_heads(
+    q, k, v = split_qkv(qkv, num_heads)
+    return join_heads(
         F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
     )
 
@@ -432,8 +433,8 @@ def _attend_openly(
     _: int, qkv: Tensor, mask: Tensor, num_heads: int, attention: list[Tensor]
 ) -> Tensor:
     """The same, with the weights written down in `attention`."""
-    q, k, v = _split_qkv(qkv, num_heads)
-    return _join_heads(_weigh(q, k, v, mask, attention))
+    q, k, v = split_qkv(qkv, num_heads)
+    return join_heads(_weigh(q, k, v, mask, attention))
 
 
 def _weigh(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, attention: list[Tensor]) -> Tensor:
@@ -444,7 +445,7 @@ def _weigh(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, attention: list[Tensor
 
 
 def text_keys(w: LMWeights, text: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Keys (scaled for the softmax) and values of the text in every layer: [B, H, L, dim / H] each."""
+    """Keys (scaled for the softmax) and values of the text per layer: [B, H, L, dim / H] each."""
     scale = math.sqrt(w.dim // w.num_heads)
     return [
         (
@@ -455,15 +456,22 @@ def text_keys(w: LMWeights, text: Tensor) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def text_attention(w: LMWeights, text: Tensor) -> Callable[[int, Tensor], Tensor]:
-    """Cross-attention to text [B, L, dim], for `run_layers`."""
-    keys = text_keys(w, text)
+def text_attention(
+    w: LMWeights, keys: list[tuple[Tensor, Tensor]], bias: Tensor | None = None
+) -> Callable[[int, Tensor, Tensor], Tensor]:
+    """Cross-attention to the text whose `text_keys` are given, for `run_layers` over [B, S, dim].
 
-    def read_text(layer: int, q: Tensor) -> Tensor:
-        # Written out: for a handful of keys this costs half of what the fused kernel's backward costs.
-        k, v = keys[layer]
-        scores = _split_heads(q, w.num_heads) @ k.transpose(-1, -2)  # [B, H, S, L]
-        return _join_heads(scores.softmax(-1) @ v)
+    Args:
+        bias: added to the scores, [B, 1, 1, L].
+    """
+
+    def read_text(layer: int, x: Tensor, normed: Tensor) -> Tensor:
+        # Written out: for a handful of keys half as expensive as the fused kernel's backward.
+        (k, v), part = keys[layer], w.layers[layer]
+        scores = _split_heads(part.cross_q(normed), w.num_heads) @ k.transpose(-1, -2)
+        if bias is not None:
+            scores = scores + bias
+        return part.cross_out.add_to(x, join_heads(scores.softmax(-1) @ v))
 
     return read_text
 
@@ -554,12 +562,12 @@ class KVCache:
         mask = mask[:, None]  # [B, 1, n_steps, end]
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            q, k, v = _split_qkv(qkv, self.num_heads)
+            q, k, v = split_qkv(qkv, self.num_heads)
             kv = self.kv[layer]
             kv[:, 0, :, start:end], kv[:, 1, :, start:end] = k, v
             k, v = kv[:, 0, :, :end].to(q.dtype), kv[:, 1, :, :end].to(q.dtype)
             if attention is not None:
-                return _join_heads(_weigh(q, k, v, mask, attention))
-            return _join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+                return join_heads(_weigh(q, k, v, mask, attention))
+            return join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
 
         return attend

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from stage_lite.delay import check_codes, shift
 from stage_lite.errors import StageLiteError
 
-
 _NO_LABEL = -100
 
 
@@ -75,8 +74,8 @@ def build_prefix(
     Late codebooks of the context stand beside the token and beside the first target codes.
 
     Args:
-        context_codes: codes in [0, card) of equal length, or one tensor per row of any length (None:
-            this row has no context), or None for no context at all.
+        context_codes: codes in [0, card) of equal length, or one tensor per row of any length
+            (None: this row has no context), or None for no context at all.
         target_codes: codes in [0, card]; special_token_id stands for unknown and carries no loss.
             T may be 0.
         special_token_id: equals card.
@@ -100,7 +99,7 @@ def build_prefix(
         contexts = [
             None if gone else c for c, gone in zip(contexts, context_dropped.tolist(), strict=True)
         ]
-    # The width stays that of the given contexts even if all are dropped: shapes hold still in training.
+    # The width is that of the given contexts even if all are dropped: shapes hold still.
     width = _width(context_codes)  # frames of context and token
     frames = target_codes.new_full((n_batch, n_q, width + n_frames), special_token_id)
     frames[:, :, width:] = target_codes
@@ -115,8 +114,8 @@ def build_prefix(
     if anchor_frames is not None and max(lengths, default=0) > anchor_frames:
         b = lengths.index(max(lengths))
         raise StageLiteError(
-            f"context of row {b} has {lengths[b]} frames: expected at most anchor_frames = {anchor_frames}. "
-            "Try: a shorter context"
+            f"context of row {b} has {lengths[b]} frames: expected at most anchor_frames = "
+            f"{anchor_frames}. Try: a shorter context"
         )
 
     device = target_codes.device
@@ -186,12 +185,12 @@ def extend_embedding(
 ) -> nn.Module:
     """Add the context token to an LMModel: one row per codebook table, id card + 1. In place.
 
-    The old rows keep their bits and the heads keep their card columns: the new token can be read but
-    never be generated. The tables become new parameters, so make the optimiser afterwards.
+    The old rows keep their bits and the heads keep their card columns: the new token can be read
+    but never be generated. The tables become new parameters, so make the optimiser afterwards.
 
     Args:
         lm: audiocraft's LMModel.
-        init: "kaiming" as STAGE (normal with variance 2 / dim), "mean" of the rows of the codes, "zeros".
+        init: "kaiming" as STAGE (normal with variance 2 / dim), "mean" of the codes' rows, "zeros".
         seed: for "kaiming"; no global random state is touched.
 
     Returns:
@@ -204,8 +203,8 @@ def extend_embedding(
         raise StageLiteError(f"init is {init!r}: expected 'kaiming', 'mean' or 'zeros'")
     if has_context_row(lm):
         raise StageLiteError(
-            f"the embedding has {lm.emb[0].num_embeddings} rows for card {lm.card}: the context token is "
-            "there already, and a second one would have no meaning"
+            f"the embedding has {lm.emb[0].num_embeddings} rows for card {lm.card}: the context token "
+            "is there already, and a second one would have no meaning"
         )
     generator = torch.Generator().manual_seed(seed)
     for table in lm.emb:
@@ -239,7 +238,8 @@ def _rows(
         return [None] * n_batch
     if len(context_codes) != n_batch:
         raise StageLiteError(
-            f"context_codes has {len(context_codes)} rows, target_codes {n_batch}: expected the same"
+            f"context_codes has {len(context_codes)} rows, target_codes {n_batch}: "
+            "expected the same number"
         )
     if isinstance(context_codes, Tensor):
         check_codes(context_codes, special_token_id, "context_codes")
@@ -248,7 +248,8 @@ def _rows(
         if context is not None:
             if context.dim() != 2 or context.shape[0] != n_q:
                 raise StageLiteError(
-                    f"context of row {b} has the shape {list(context.shape)}: expected [{n_q}, frames]"
+                    f"context of row {b} has the shape {list(context.shape)}: "
+                    f"expected [{n_q}, frames]"
                 )
             if not isinstance(context_codes, Tensor):
                 try:

@@ -24,10 +24,11 @@ def sample(
     Args:
         logits: unnormalised.
         temperature: divides the logits; 0 takes the most likely code (greedy).
-        top_k: only the k most likely codes (and their ties); 0: all.
+        top_k: only the k most likely codes; 0: all.
         top_p: of what top_k left, only the most likely codes that together reach this probability;
             0 or 1: all.
-        generator: one for all, or one per row, so that a row draws the same whatever stands beside it.
+        generator: one for all, or one per row, so that a row draws the same whatever stands
+            beside it.
 
     Raises:
         StageLiteError: temperature, top_k or top_p is out of range.
@@ -36,21 +37,21 @@ def sample(
     if temperature == 0:
         return logits.argmax(-1)
     logits = logits.float() / temperature
+    ids = None
     if 0 < top_k < logits.shape[-1]:
-        least = logits.topk(top_k, dim=-1).values[..., -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    probs = logits.softmax(-1)
+        logits, ids = logits.topk(top_k, dim=-1, sorted=False)
     if 0 < top_p < 1:
-        probs = _nucleus(probs, top_p)
-    # The argmax of p / e with e exponential falls on each code with its probability p: one pass over
-    # all rows, without normalising again and without a search in cumulated sums.
-    noise = torch.empty_like(probs)
+        logits = _nucleus(logits, top_p)
+    # Gumbel's trick: add noise -log(-log u) to the logits, and the argmax falls on each code with
+    # its softmax probability. Neither a softmax nor a search in cumulated sums is needed.
+    noise = torch.empty_like(logits)
     if generator is None or isinstance(generator, torch.Generator):
-        noise.exponential_(generator=generator)
+        noise.uniform_(generator=generator)
     else:
         for row, own in zip(noise, generator, strict=True):
-            row.exponential_(generator=own)
-    return (probs / noise.clamp_(min=1e-30)).argmax(-1)
+            row.uniform_(generator=own)
+    chosen = (logits - noise.log_().neg_().log_()).argmax(-1, keepdim=True)
+    return (chosen if ids is None else ids.gather(-1, chosen)).squeeze(-1)
 
 
 def check_sampling(temperature: float, top_k: int, top_p: float) -> None:
@@ -65,7 +66,8 @@ def check_sampling(temperature: float, top_k: int, top_p: float) -> None:
         raise StageLiteError(f"top_p is {top_p}: expected a probability in [0, 1]")
 
 
-def _nucleus(probs: Tensor, top_p: float) -> Tensor:
-    ranked, order = probs.sort(dim=-1, descending=True)
-    beyond = ranked.cumsum(-1) - ranked > top_p  # the first code stays, whatever its probability
-    return torch.zeros_like(probs).scatter(-1, order, ranked.masked_fill(beyond, 0))
+def _nucleus(logits: Tensor, top_p: float) -> Tensor:
+    ranked, order = logits.sort(dim=-1, descending=True)
+    probs = ranked.softmax(-1)
+    beyond = probs.cumsum(-1) - probs > top_p  # the first code stays, whatever its probability
+    return torch.empty_like(logits).scatter_(-1, order, ranked.masked_fill(beyond, -torch.inf))

@@ -1,7 +1,7 @@
 """Descriptions become vectors that the language model attends to: words here, T5 in MusicGen.
 
-MusicGen reads a description with a frozen T5 of 110 M parameters. The nano models know a few hundred
-words (stems, genres, metres), so a table with one learnt vector per word does the same work in
+MusicGen reads a description with a frozen T5 of 110 M parameters. The nano models know a few
+hundred words (stems, genres, metres), so a table with one learnt vector per word does the same work in
 kilobytes. Both are conditioners of audiocraft's `ConditioningProvider`, and `encode_text` asks
 whichever an LMModel holds. Both give zeros for a missing description: the null text of
 classifier-free guidance.
@@ -37,7 +37,7 @@ def split_words(text: str) -> list[str]:
 
 
 def build_vocabulary(texts: Iterable[str], min_count: int = 1) -> list[str]:
-    """Words that occur at least `min_count` times in `texts`, the most frequent first, then a to z."""
+    """Words that occur at least `min_count` times in `texts`, most frequent first, then a to z."""
     counts = Counter(word for text in texts for word in split_words(text))
     return sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
 
@@ -110,7 +110,8 @@ def encode_text(
     for b, description in enumerate(descriptions):
         if description is not None and not isinstance(description, str):
             raise StageLiteError(
-                f"description of row {b} is a {type(description).__name__}: expected a string or None"
+                f"description of row {b} is a {type(description).__name__}: "
+                "expected a string or None"
             )
     if not any(description and description.strip() for description in descriptions):
         return None, None
@@ -120,13 +121,14 @@ def encode_text(
 
 
 def text_conditioner(lm: nn.Module) -> Any:
-    """The one conditioner of an LMModel that reads the description: WordConditioner or T5Conditioner."""
+    """The one conditioner of an LMModel that reads the description: for words, or T5."""
     names = list(lm.fuser.fuse2cond.get("cross", []))
     conditioners = lm.condition_provider.conditioners
     if len(names) != 1 or set(conditioners.keys()) != set(names):
         raise StageLiteError(
-            f"the model takes the conditions {sorted(conditioners.keys())}, by cross-attention {names}: "
-            "expected exactly one, a text read by cross-attention (as in MusicGen, not in its melody variant)"
+            f"the model takes the conditions {sorted(conditioners.keys())}, by cross-attention "
+            f"{names}: expected exactly one, a text read by cross-attention "
+            "(as in MusicGen, not in its melody variant)"
         )
     return conditioners[names[0]]
 

@@ -3,11 +3,11 @@
 audiocraft pins torch 2.1 and xformers, yet its models need neither. Three things stand between its
 wheel and a current torch, and this file puts each right without touching a file of audiocraft:
 
-- it imports `xformers`, of which its torch attention backend uses one function: a stand-in is enough;
+- it imports `xformers`, of which its torch attention backend uses one function: a stand-in will do;
 - it imports `torchaudio`, whose Linux wheel wants CUDA libraries even beside a CPU build of torch:
   all that is used of it is Python, so its compiled part is left out where it cannot load;
 - it imports transformers, librosa, spaCy and its own training code at once (5 s, 300 MB), for parts
-  that a MusicGen-like model touches only with a T5 text encoder: those imports wait until first use.
+  that a MusicGen touches only with its T5 text encoder: those imports wait until first use.
 
 Notebook: 00_quickstart.
 """
