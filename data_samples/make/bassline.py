@@ -51,12 +51,7 @@ def bass_on_kick(seed: str, groove: Groove, chart: Chart, midi: Midi) -> Track:
     rng = Random(seed + "/bass")
     bar_ticks = groove.beats_per_bar * groove.beat_ticks
     hits = sorted(
-        {
-            note.start_ticks
-            for track in midi.tracks
-            for note in track.notes
-            if note.pitch in _KICKS
-        }
+        {note.start_ticks for track in midi.tracks for note in track.notes if note.pitch in _KICKS}
     )
     length = rng.choice([0.45, 0.7, 0.95, 0.95])  # of the time to the next note
     fifths, octaves, second_beat = rng.uniform(0, 0.4), rng.uniform(0, 0.2), rng.random() < 0.5
@@ -77,7 +72,8 @@ def bass_on_kick(seed: str, groove: Groove, chart: Chart, midi: Midi) -> Track:
         following = starts[i + 1][0] if i + 1 < len(starts) else end
         pitch = _LOWEST + (root_of(chord) - _LOWEST) % 12
         first_of_chord = i == 0 or starts[i - 1][1] != chord or start % bar_ticks == 0
-        if not first_of_chord and rng.random() < fifths and "dim" not in chord and "b5" not in chord:
+        has_fifth = "dim" not in chord and "b5" not in chord
+        if not first_of_chord and rng.random() < fifths and has_fifth:
             pitch += 7 if pitch + 7 < 45 else -5 if pitch >= _LOWEST + 5 else 0
         elif not first_of_chord and rng.random() < octaves:
             pitch += 12

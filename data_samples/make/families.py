@@ -61,7 +61,7 @@ _RULES: list[tuple[str, str]] = [
     (r"16beat|beat16|slow16|pop|zoom/", "pop"),
 ]
 
-# Usual tempo in beats per minute, as written by MMA (its "notated in 4, double the tempo" included).
+# Usual tempo in beats per minute, counted as MMA writes the groove (often 4 where a band counts 2).
 TEMPO_BPM: dict[str, tuple[int, int]] = {
     "jazz in five": (110, 180),
     "bossa nova": (100, 150),

@@ -2,10 +2,10 @@
 
     python data_samples/make/grooves.py        # scans (2 to 5 min), rewrites grooves.json
 
-A groove is kept when MMA can run it and it has drums and a bass line; the drum-only library "zoom" is
-kept too, and songs.py adds a bass that follows its kick drum. Whole style files go to one split, and
-files whose drum patterns are nearly the same go together, so that no groove of the test split (nor a
-near copy of it) is heard in training.
+A groove is kept when MMA can run it and it has drums and a bass line; the drum-only library "zoom"
+is kept too, and bassline.py adds a bass that follows its kick drum. Whole style files go to one
+split, and files whose drum patterns are nearly the same go together, so that no groove of the test
+split (nor a near copy of it) is heard in training.
 """
 
 from __future__ import annotations
@@ -93,9 +93,7 @@ def _metre(bar_beats: int, signature: tuple[int, int]) -> tuple[str, int, int] |
     """Metre, beats per bar, ticks per beat; None when the groove's bars make no sense."""
     quarter = TICKS_PER_QUARTER
     # MMA files write 6/8 with 6 beats (eighths), 4 (of which 2 are a dotted quarter), 3 or 2.
-    compound = {
-        beats: ("6/8", 2, beats * quarter // 2) for beats in (6, 4, 3, 2)
-    }
+    compound = {beats: ("6/8", 2, beats * quarter // 2) for beats in (6, 4, 3, 2)}
     if signature == (6, 8):
         return compound.get(bar_beats)
     simple = {4: ("4/4", 4, quarter), 3: ("3/4", 3, quarter), 5: ("5/4", 5, quarter)}
@@ -183,7 +181,7 @@ def _assign_splits(found: list[tuple[str, str, Midi]]) -> dict[str, str]:
         for name in files:
             near = [group for group in groups if any(alike(name, other) for other in group)]
             groups = [group for group in groups if group not in near]
-            groups.append(sorted(sum(near, []) + [name]))
+            groups.append(sorted([name, *(other for group in near for other in group)]))
         return sorted(groups, key=lambda group: (len(group) > 4, family_of(group[0]), group[0]))
 
     drums_only = {name for name in hits if name.startswith("zoom/")}

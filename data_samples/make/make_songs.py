@@ -25,7 +25,8 @@ import soundfile
 
 from data_samples.make.instruments import STEMS
 from data_samples.make.mma import have_mma
-from data_samples.make.songs import Plan, Rendered, UnusableSong, make_plan, render_song
+from data_samples.make.plan import Plan, make_plan
+from data_samples.make.songs import Rendered, UnusableSong, render_song
 from data_samples.make.synth import SAMPLE_RATE, Synth, have_fluidsynth
 
 MEAN_SONG_S = 36.0
@@ -61,7 +62,8 @@ def write_song(folder: Path, song: Rendered, suffix: str, ogg_quality: float = 0
         write_stem(path, wav, ogg_quality)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         labels["stems"][stem] = {"file": path.name, "sha256": digest, **labels["stems"][stem]}
-    (hidden / "song.json").write_text(json.dumps(labels, indent=1) + "\n")
+    lines = ",\n ".join(f"{json.dumps(key)}: {json.dumps(labels[key])}" for key in labels)
+    (hidden / "song.json").write_text(f"{{\n {lines}\n}}\n")
     hidden.rename(folder)
 
 

@@ -1,7 +1,7 @@
 """FluidSynth through ctypes: all stems of a song in one pass, in float, soundfont loaded once.
 
-FluidSynth sends MIDI channel c to audio channel c modulo the number of audio channels, so stem s of n
-owns the MIDI channels s, s + n, s + 2n, ... and comes out alone.
+FluidSynth sends MIDI channel c to audio channel c modulo the number of audio channels, so stem s
+of n owns the MIDI channels s, s + n, s + 2n, ... and comes out alone.
 """
 
 from __future__ import annotations
