@@ -120,7 +120,7 @@ class StageModel:
     def generate(
         self,
         context: Any = None,
-        context_sample_rate: int | Sequence[int] | None = None,
+        context_sample_rate: int | Sequence[int | None] | None = None,
         description: str | Sequence[str | None] | None = None,
         duration_s: float | None = None,
         *,
@@ -129,7 +129,7 @@ class StageModel:
         temperature: float = 1.0,
         top_k: int = 250,
         top_p: float = 0.0,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
         prompt: Any = None,
         prompt_sample_rate: int | None = None,
         progress: bool | Callable[[int, int], None] = False,
@@ -153,7 +153,8 @@ class StageModel:
             temperature: 0 takes the likeliest code.
             top_k: draw from the k likeliest codes; 0 is all of them.
             top_p: draw from the likeliest codes of this total probability instead; 0 is off.
-            seed: same seed and settings, same codes; None draws another each time.
+            seed: same seed and settings, same codes, row b drawing with seed + b (or seed[b]); None
+                draws others each time.
             prompt: beginning of the output, as audio (with prompt_sample_rate) or as int64 codes.
             prompt_sample_rate: Hz of an audio prompt.
             progress: True shows a bar; a function gets (steps done, steps in all).
@@ -199,7 +200,7 @@ class StageModel:
     def stream(
         self,
         context: Any = None,
-        context_sample_rate: int | Sequence[int] | None = None,
+        context_sample_rate: int | Sequence[int | None] | None = None,
         description: str | Sequence[str | None] | None = None,
         duration_s: float | None = None,
         *,

@@ -9,15 +9,22 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from jaxtyping import install_import_hook
+import jaxtyping
 
 # Every shape in a signature of stage_lite is checked when the function is called in a test.
-install_import_hook("stage_lite", "shapecheck.check")
+jaxtyping.install_import_hook("stage_lite", "shapecheck.check")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def unchecked_types(monkeypatch):
+    """As outside of tests: a wrong type reaches the library, whose own sentence is under test."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
 
 # Shapes of the tiny models: MusicGen's rates and delay, everything else as small as it goes.
 TINY_WORDS = ("drums", "bass", "keys", "guitar", "rock", "bossa", "nova")

@@ -265,7 +265,7 @@ WAV = noise(seconds=0.1)
         ({"cfg_over": "words"}, r"cfg_over"),
     ],
 )  # fmt: skip
-def test_bad_requests_get_one_sentence(tiny_model, arguments, message):
+def test_bad_requests_get_one_sentence(tiny_model, unchecked_types, arguments, message):
     with pytest.raises(StageLiteError, match=message):
         tiny_model.generate(**arguments)
 
@@ -301,7 +301,7 @@ def test_play_is_a_player(tiny_model):
 # --- stream ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block_s", [0.1, 0.25, 5.0])
+@pytest.mark.parametrize("block_s", [0.1, 0.26, 5.0])
 def test_stream_is_generate_in_blocks(tiny_model, block_s):
     request = {
         "context": noise(),
