@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
+from bf16_guard import guard
 
 from stage_lite.codec import load_codec
 from stage_lite.files import write_registry
@@ -30,12 +31,14 @@ def make_block(corpus: Path, ids: list[str], codec_folder: Path, out: Path, name
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     codec, config = load_codec(codec_folder)
+    guard(codec)  # bf16 is three times as fast, and gives 92 (last) to 99 % (first codebook) the same codes
     fingerprint = hashlib.sha256((codec_folder / "codec.safetensors").read_bytes()).hexdigest()[:16]
     writer = ShardWriter(out, card=config.card, prefix=name, songs_per_shard=10**9, codec=fingerprint)
     for song_id in ids:
         song = open_songs(corpus / song_id)[0]
         heard = [t for t in TARGETS if t in song.stem_names and not song.labels["stems"][t]["silent"]]
-        writer.add(*encode_song(codec, song, heard, {"mixture": mixes, "metronome": 1}))
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            writer.add(*encode_song(codec, song, heard, {"mixture": mixes, "metronome": 1}))
     writer.flush()
     return name
 

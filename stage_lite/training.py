@@ -139,6 +139,13 @@ def finetune(
     return _loop(training, folder, validation, progress, log_every, on_step)
 
 
+class _Sealed:
+    """A batch that Fabric passes on untouched (it would take a frozen dataclass apart)."""
+
+    def __init__(self, batch: Batch):
+        self.batch = batch
+
+
 class _Step(nn.Module):
     """Inputs -> loss per codebook; a module, so that Fabric can wrap it for precision and DDP."""
 
@@ -146,7 +153,8 @@ class _Step(nn.Module):
         super().__init__()
         self.lm = model.lm
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def forward(self, sealed: _Sealed) -> tuple[Tensor, Tensor]:
+        batch = sealed.batch
         text, text_mask = encode_text(self.lm, batch.descriptions)
         prefix = batch.prefix
         logits = forward(
@@ -203,7 +211,7 @@ class _Training:
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
             with self.fabric.no_backward_sync(self.module, enabled=not last):
-                loss, per_codebook = self.module(batch)
+                loss, per_codebook = self.module(_Sealed(batch))
                 self.fabric.backward(loss / len(batches))
             losses.append(loss.detach())
             codebooks.append(per_codebook.detach())
