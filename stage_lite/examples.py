@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,28 @@ def beats_in(times_s: Sequence[float] | ndarray, start_s: float, duration_s: flo
     """Those of the times that fall into a window, in seconds from its start."""
     times = np.asarray(times_s, dtype=np.float64)
     return times[(times >= start_s) & (times < start_s + duration_s)] - start_s
+
+
+def description_of(labels: Mapping, stem: str, text: str = "description") -> str:
+    """Text of a stem: labels[text][stem], else the stem and the family of its groove."""
+    described = labels.get(text) or {}
+    if isinstance(described, str):
+        return described
+    family = labels.get("family")
+    return described.get(stem) or (f"{stem}, {family}" if family else stem)
+
+
+def weights_of(choice: str | Sequence[str] | Mapping[str, float], what: str) -> dict[str, float]:
+    """A name, several, or name -> weight, as name -> weight; a weight of 0 takes the name out."""
+    if isinstance(choice, str):
+        choice = [choice]
+    weights = dict(choice) if isinstance(choice, Mapping) else dict.fromkeys(choice, 1.0)
+    weights = {name: float(weight) for name, weight in weights.items() if weight != 0}
+    if not weights or not min(weights.values()) > 0:
+        raise StageLiteError(
+            f"{what} is {choice!r}; expected names, or name -> weight with positive weights"
+        )
+    return weights
 
 
 def shuffle_contexts(examples: Sequence[Example]) -> list[Example]:

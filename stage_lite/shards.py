@@ -1,10 +1,6 @@
 """Token shards: hours of music as codes, small enough to ship.
 
-A shard is a safetensors file. Each stream of a song (a stem, a mix, the click) is one uint8 tensor
-`<song>/<stream>` of bit-packed codes; the labels of all songs stand as JSON in the file's header.
-A stream costs K * ceil(log2(card)) * 50 bits per second: 225 bytes for K = 4, card = 512, which is
-0.8 MB per hour. Any window is read without the rest of the file. A folder of shards has a
-`registry.txt` with the sha256 of each of them.
+A folder of shards (shard_file.py) has a `registry.txt` with the sha256 of each of them.
 
 Streams: `drums`, `bass`, ... (stems), `mix:drums`, `mix:drums#1`, ... (random mixes of other stems
 for the target drums), `click`. A condition named X is served by the streams `X:<target>` and `X`,
@@ -13,210 +9,84 @@ each also with `#<n>`; so a new condition needs a new stream and no change here.
 
 from __future__ import annotations
 
-import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Int, UInt8, UInt16
+from jaxtyping import Bool, Int
 from numpy import ndarray
 from torch import Tensor
 
+from .audio import rms_db
+from .codec import encode
+from .conditions import get_condition
 from .errors import StageLiteError
-from .examples import Example, beats_in
-from .files import REGISTRY, verify_registry, write_atomic, write_registry
+from .examples import Example, beats_in, description_of, weights_of
+from .files import REGISTRY, verify_registry
+from .shard_file import Shard, ShardWriter
+from .song import Song, Window, split_of
 
-HEADER = "stage_lite_shard"
-ALIASES = {"mixture": "mix", "metronome": "click"}  # names of conditions.py -> streams
+if TYPE_CHECKING:
+    from audiocraft.models.encodec import EncodecModel
+
+SHORT_NAMES = {"mixture": "mix", "metronome": "click"}  # conditions.py -> streams
 SILENCE_DB = -50.0  # dBFS of one second
 
-
-def bits_for(card: int) -> int:
-    """Bits that hold a code below `card`: 9 for 512, 10 for 1024, 11 for 2048."""
-    return max(1, int(card - 1).bit_length())
+__all__ = ["Shard", "ShardDataset", "ShardWriter", "encode_song"]
 
 
-def pack(codes: UInt16[ndarray, "K T"], bits: int) -> UInt8[ndarray, "n"]:
-    """Codes as one string of bits, frame after frame, the highest bit first.
-
-    Eight frames always fill K * bits whole bytes, so that a window can be cut at multiples of 8.
-    """
-    if codes.size and int(codes.max()) >> bits:
-        k, t = np.argwhere(codes >> bits)[0]
-        raise StageLiteError(
-            f"code {codes[k, t]} at codebook {k}, frame {t} does not fit into {bits} bits; "
-            f"expected codes below {1 << bits}; special tokens are not stored"
-        )
-    frames_first = np.ascontiguousarray(codes.T)  # [T, K]
-    shifts = np.arange(bits - 1, -1, -1, dtype=np.uint16)
-    flags = ((frames_first.reshape(-1, 1) >> shifts) & 1).astype(np.uint8)  # [T * K, bits]
-    return np.packbits(flags.reshape(-1))
-
-
-def unpack(
-    packed: UInt8[ndarray, "n"], bits: int, n_q: int, n_frames: int
-) -> UInt16[ndarray, "K T"]:
-    """The inverse of `pack`."""
-    flags = np.unpackbits(packed, count=n_frames * n_q * bits).reshape(-1, bits)
-    weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.float32)  # exact: bits <= 16
-    codes = (flags.astype(np.float32) @ weights).astype(np.uint16)
-    return np.ascontiguousarray(codes.reshape(n_frames, n_q).T)
-
-
-class ShardWriter:
-    """Write songs into shards of a folder; use it as a context manager.
-
-        with ShardWriter("shards", card=512) as writer:
-            writer.add(meta, streams, rms_db)
-
-    Each file appears whole or not at all. Several processes may write into one folder under
-    different prefixes; call `files.write_registry(folder)` once at the end.
+def encode_song(
+    codec: EncodecModel,
+    song: Song,
+    targets: Sequence[str] | None = None,
+    conditions: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> tuple[dict, dict[str, Int[Tensor, "K T"]], dict[str, ndarray]]:
+    """A song of a stem folder as streams of codes: `writer.add(*encode_song(codec, song))`.
 
     Args:
-        folder: made if missing.
-        card, n_q, frame_rate: of the codec that made the codes.
-        songs_per_shard: a new file is begun after so many songs.
-        prefix: file names are `<prefix>-000.safetensors` and so on.
-        codec: free text or a hash that names the codec, kept in the header.
+        codec: in eval mode.
+        song: at the codec's sample rate.
+        targets: stems to store as targets, with their contexts; None takes all that are heard.
+        conditions: name -> how many different ones; None is {"mixture": 2, "metronome": 1}. A
+            mixture keeps its stems and random seed for the whole song.
+        seed: of the conditions' choices.
+
+    Returns:
+        The song's labels, codes of each stream, levels of each stream in dBFS per second.
     """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        *,
-        card: int,
-        n_q: int = 4,
-        frame_rate: float = 50.0,
-        songs_per_shard: int = 200,
-        prefix: str = "shard",
-        codec: str = "",
-    ):
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.geometry = {"card": card, "n_q": n_q, "frame_rate": frame_rate, "codec": codec}
-        self.songs_per_shard = songs_per_shard
-        self.prefix = prefix
-        self.files: list[Path] = []
-        self._songs: list[dict] = []
-        self._tensors: dict[str, Tensor] = {}
-
-    def add(
-        self,
-        meta: Mapping,
-        streams: Mapping[str, Int[Tensor, "K T"] | Int[ndarray, "K T"]],
-        rms_db: Mapping[str, Sequence[float]] | None = None,
-    ) -> None:
-        """One song.
-
-        Args:
-            meta: the content of song.json: at least "id"; "beats", "downbeats" in seconds, "split",
-                "bpm", "groove", "family", "description" {stem: text} are used by ShardDataset,
-                everything else is kept.
-            streams: name -> codes, all of the same song from its beginning.
-            rms_db: name -> level of each second in dBFS (see audio.rms_db): windows in which a
-                stream is silent are not drawn. A stream without levels counts as never silent.
-        """
-        song_id = str(meta["id"])
-        if any(song["id"] == song_id for song in self._songs):
-            raise StageLiteError(f"song {song_id!r} was added twice; expected every id once")
-        bits, n_q = bits_for(self.geometry["card"]), self.geometry["n_q"]
-        described = {}
-        for name, codes in streams.items():
-            if codes.ndim != 2 or codes.shape[0] != n_q:
-                raise StageLiteError(
-                    f"stream {name!r} of song {song_id!r} has shape {tuple(codes.shape)}; "
-                    f"expected [K, T] with K = {n_q}"
-                )
-            if codes.shape[1] and not 0 <= int(codes.min()) <= int(codes.max()) < self.card:
-                raise StageLiteError(
-                    f"stream {name!r} of song {song_id!r} has codes from {int(codes.min())} to "
-                    f"{int(codes.max())}; expected 0 to {self.card - 1}"
-                )
-            packed = pack(np.asarray(codes).astype(np.uint16), bits)
-            self._tensors[f"{song_id}/{name}"] = torch.from_numpy(packed)
-            described[name] = {"n_frames": int(codes.shape[1])}
-            if rms_db is not None and name in rms_db:
-                levels = np.nan_to_num(np.asarray(rms_db[name], dtype=np.float64), neginf=-120.0)
-                described[name]["rms_db"] = [int(level) for level in np.round(levels)]
-        self._songs.append({**meta, "id": song_id, "streams": described})
-        if len(self._songs) >= self.songs_per_shard:
-            self.flush()
-
-    @property
-    def card(self) -> int:
-        return self.geometry["card"]
-
-    def flush(self) -> None:
-        """Write the songs that were added since the last file."""
-        from safetensors.torch import save
-
-        if not self._songs:
-            return
-        header = {"version": 1, **self.geometry, "songs": self._songs}
-        content = save(self._tensors, metadata={HEADER: json.dumps(header, separators=(",", ":"))})
-        file = self.folder / f"{self.prefix}-{len(self.files):03d}.safetensors"
-        write_atomic(file, content)
-        self.files.append(file)
-        self._songs, self._tensors = [], {}
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(self, error_type, *_) -> None:
-        if error_type is None:
-            self.flush()
-            write_registry(self.folder, "*.safetensors")
-
-
-class Shard:
-    """One shard file, opened for reading; only what is asked for is read.
-
-    Attributes:
-        songs: id -> metadata, with "streams": name -> {"n_frames", "rms_db"}.
-        card, n_q, frame_rate, codec: of the codes.
-    """
-
-    def __init__(self, file: str | Path):
-        from safetensors import SafetensorError, safe_open
-
-        self.file = Path(file)
-        if not self.file.is_file():
-            raise StageLiteError(f"no shard {self.file}; expected a .safetensors file of codes")
-        try:
-            self._reader = safe_open(self.file, "numpy")
-            header = json.loads((self._reader.metadata() or {})[HEADER])
-        except SafetensorError as error:
-            raise StageLiteError(
-                f"{self.file} is broken or cut short ({error}); restore or download it again"
-            ) from None
-        except KeyError:
-            raise StageLiteError(
-                f"{self.file} holds no shard of codes; expected a file that "
-                "stage_lite.shards.ShardWriter wrote"
-            ) from None
-        self.card, self.n_q = header["card"], header["n_q"]
-        self.frame_rate, self.codec = header["frame_rate"], header.get("codec", "")
-        self.songs: dict[str, dict] = {song["id"]: song for song in header["songs"]}
-
-    def codes(
-        self, song_id: str, stream: str, start: int = 0, stop: int | None = None
-    ) -> Int[Tensor, "K T"]:
-        """Frames start to stop of a stream, int64; cut at its end."""
-        total = self.songs[song_id]["streams"][stream]["n_frames"]
-        stop = total if stop is None else min(stop, total)
-        if start >= stop:
-            return torch.zeros(self.n_q, 0, dtype=torch.int64)
-        bits = bits_for(self.card)
-        aligned = start - start % 8
-        bytes_before = aligned // 8 * self.n_q * bits
-        bytes_until = -(-stop * self.n_q * bits // 8)
-        packed = self._reader.get_slice(f"{song_id}/{stream}")[bytes_before:bytes_until]
-        codes = unpack(packed, bits, self.n_q, stop - aligned)[:, start - aligned :]
-        return torch.from_numpy(codes.astype(np.int64))
-
-    def __reduce__(self):  # a worker process opens the file itself
-        return Shard, (self.file,)
+    if song.sample_rate != codec.sample_rate:
+        raise StageLiteError(
+            f"song {song.id!r} is opened at {song.sample_rate} Hz, the codec takes "
+            f"{codec.sample_rate} Hz; open the songs with sample_rate={codec.sample_rate}"
+        )
+    targets = song.stem_names if targets is None else list(targets)
+    conditions = {"mixture": 2, "metronome": 1} if conditions is None else conditions
+    wavs = {name: song.stem(name) for name in targets}
+    for name, count in conditions.items():
+        known = get_condition(name)
+        stream = SHORT_NAMES.get(known.name, known.name)
+        for target in targets if known.needs_target else targets[:1]:
+            for number in range(count):
+                own_seed = zlib.crc32(f"{seed}/{song.id}/{name}/{target}/{number}".encode())
+                window = Window(song, 0.0, song.duration_s, target, own_seed)
+                wav = known(song, window)
+                if wav is not None:
+                    base = f"{stream}:{target}" if known.needs_target else stream
+                    wavs[f"{base}#{number}" if number else base] = wav
+    codes = {name: encode(codec, wav[None])[0] for name, wav in wavs.items()}
+    levels = {name: rms_db(wav, song.sample_rate) for name, wav in wavs.items()}
+    labels = {key: value for key, value in song.labels.items() if key != "stems"}
+    labels |= {
+        "id": song.id,
+        "split": split_of(song),
+        "beats": [round(float(t), 5) for t in song.beats],
+        "downbeats": [round(float(t), 5) for t in song.downbeats],
+        "bpm": song.bpm,
+    }
+    return labels, codes, levels
 
 
 class ShardDataset:
@@ -236,7 +106,9 @@ class ShardDataset:
         split: only songs of this split ("train", "valid", "test"); None takes all.
         n: length of the data set; None is one pass over the seconds of music in windows.
         min_active: share of the window's seconds in which the target must be heard.
-        verify: compare each file with the folder's registry first.
+        text: label that becomes the description ("description", "description_long"); of several,
+            one is drawn.
+        verify: compare each file with registry.txt of its folder, or of the folder above.
     """
 
     def __init__(
@@ -252,6 +124,7 @@ class ShardDataset:
         split: str | None = None,
         n: int | None = None,
         min_active: float = 0.5,
+        text: str | Sequence[str] = "description",
         verify: bool = True,
     ):
         self.shards = [Shard(file) for file in _shard_files(folder, verify)]
@@ -265,10 +138,11 @@ class ShardDataset:
                     "expected one codec per data set"
                 )
         self.card, self.n_q, self.frame_rate = first.card, first.n_q, first.frame_rate
-        self.targets = _weights(targets, "targets")
-        self.conditions = _weights(conditions, "conditions")
+        self.targets = weights_of(targets, "targets")
+        self.conditions = weights_of(conditions, "conditions")
         self.window_s, self.context_s, self.whole_context = window_s, context_s, whole_context
         self.seed, self.split, self.min_active = seed, split, min_active
+        self.text = [text] if isinstance(text, str) else list(text)
         self.window_frames = round(window_s * self.frame_rate)
         if self.window_frames < 1:
             raise StageLiteError(f"window_s is {window_s}; expected at least 1 frame (0.02 s)")
@@ -341,7 +215,9 @@ class ShardDataset:
         names = _streams_for(song, condition, target)
         heard = [name for name in names if self._heard(song, name)[second]]
         stream = heard[rng.integers(len(heard))] if heard else None
-        return self.window(song["id"], start, target, stream, condition, self._context_frames(rng))
+        frames = self._context_frames(rng)
+        text = self.text[int(rng.random() * len(self.text))]
+        return self.window(song["id"], start, target, stream, condition, frames, text)
 
     def window(
         self,
@@ -351,6 +227,7 @@ class ShardDataset:
         stream: str | None = None,
         condition: str = "",
         context_frames: int | None = None,
+        text: str = "description",
     ) -> Example:
         """One chosen window.
 
@@ -361,6 +238,7 @@ class ShardDataset:
             stream: stream of the context, or None for no context.
             condition: name to note in the example.
             context_frames: length of the context; None is the whole window.
+            text: which label describes the target.
         """
         shard, song = self._songs[self._place[song_id]]
         stop = start_frame + self.window_frames
@@ -372,7 +250,7 @@ class ShardDataset:
         return Example(
             target=None,
             context=None,
-            description=description_of(song, target),
+            description=description_of(song, target, text),
             beat_times=beats_in(song.get("beats", ()), start_s, self.window_s),
             downbeat_times=beats_in(song.get("downbeats", ()), start_s, self.window_s),
             song_id=song_id,
@@ -437,49 +315,27 @@ class ShardDataset:
         )
 
 
-def description_of(song: Mapping, stem: str) -> str:
-    """Text label of a stem: song["description"][stem], or the stem and the family of its groove."""
-    text = song.get("description", {})
-    if isinstance(text, str):
-        return text
-    family = song.get("family")
-    return text.get(stem) or (f"{stem}, {family}" if family else stem)
-
-
 def _streams_for(song: Mapping, condition: str, target: str) -> list[str]:
-    condition = ALIASES.get(condition, condition)
+    condition = SHORT_NAMES.get(condition, condition)
     if condition == "none":
         return []
     bases = {target} if condition == "self" else {condition, f"{condition}:{target}"}
     return [name for name in song["streams"] if name.partition("#")[0] in bases]
 
 
-def _weights(choice: str | Sequence[str] | Mapping[str, float], what: str) -> dict[str, float]:
-    if isinstance(choice, str):
-        choice = [choice]
-    weights = dict(choice) if isinstance(choice, Mapping) else {name: 1.0 for name in choice}
-    weights = {name: float(weight) for name, weight in weights.items() if weight != 0}
-    if not weights or min(weights.values()) < 0:
-        raise StageLiteError(
-            f"{what} is {choice!r}; expected names, or name -> weight with positive weights"
-        )
-    return weights
-
-
 def _shard_files(folder: str | Path | Sequence[str | Path], verify: bool) -> list[Path]:
     if not isinstance(folder, str | Path):
         return [file for part in folder for file in _shard_files(part, verify)]
     path = Path(folder)
-    if path.is_file():
-        if verify and (path.parent / REGISTRY).is_file():
-            verify_registry(path.parent, [path.name])
-        return [path]
-    files = sorted(path.glob("*.safetensors"))
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     if not files:
         raise StageLiteError(
             f"no token shards in {path}; expected *.safetensors files of codes; "
             "`make data` makes them, stage_lite.shards.ShardWriter writes your own"
         )
     if verify:
-        verify_registry(path, [file.name for file in files])
+        parent = files[0].parent
+        root = parent if (parent / REGISTRY).is_file() else parent.parent
+        if (root / REGISTRY).is_file() or not path.is_file():
+            verify_registry(root, [file.relative_to(root).as_posix() for file in files])
     return files
