@@ -1,6 +1,6 @@
 """Make a corpus of songs as stems with exact beats, bars, chords and texts.
 
-    python data_samples/make/make_songs.py --out corpus --hours 16 --seed 0 --workers 2 --format wav
+    python data_samples/make/make_songs.py --out corpus --hours 16 --seed 1 --workers 2 --format wav
 
 Song number i is always the same for the same seed. A finished song is never made again; each is
 written into a hidden folder first and renamed, so an interrupted run leaves nothing half written.
@@ -113,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the song folders")
     parser.add_argument("--hours", type=float, default=16.0, help="length of the whole corpus")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1, help="of all songs")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--format", choices=["wav", "flac", "ogg"], default="wav")
     args = parser.parse_args()
