@@ -45,8 +45,8 @@ _HOME = {
     "get_condition": "conditions",
     "list_conditions": "conditions",
     "StemDataset": "stems",
-    "Song": "stems",
-    "Window": "stems",
+    "Song": "song",
+    "Window": "song",
     "Example": "examples",
     "ShardDataset": "shards",
     "finetune": "training",
@@ -68,7 +68,8 @@ if TYPE_CHECKING:  # for editors; never executed
     from .model import ModelConfig, StageModel, load
     from .prefix import Prefix, build_prefix, extend_embedding, prefix_loss
     from .shards import ShardDataset
-    from .stems import Song, StemDataset, Window
+    from .song import Song, Window
+    from .stems import StemDataset
     from .training import finetune
 
 

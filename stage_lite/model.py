@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from . import codec as codec_file
 from .audio import check_wav, is_silent, prepare
+from .batch import make_batch
 from .codec import CodecConfig, load_codec, save_codec
 from .errors import StageLiteError
 from .examples import Example
@@ -31,7 +32,7 @@ from .files import sha256_of, write_atomic
 from .generate import generate_codes, stream_codes
 from .generation import Generation
 from .lm import LMConfig, build_lm, forward
-from .prefix import Prefix, build_prefix, has_context_row, prefix_loss
+from .prefix import has_context_row, prefix_loss
 from .request import batch_size, check_precision, context_rows, description_rows, rate_rows
 from .shipped import read_config, shipped_models, verify
 from .text import encode_text
@@ -248,21 +249,12 @@ class StageModel:
         Returns:
             (loss, loss per codebook). Differentiable; nothing is dropped.
         """
-        if not examples:
-            raise StageLiteError("loss got no examples; expected at least one")
-        targets = [self._codes_of(e.target_codes, e.target, e.sample_rate) for e in examples]
-        contexts = [self._codes_of(e.context_codes, e.context, e.sample_rate) for e in examples]
-        if any(target is None for target in targets):
-            raise StageLiteError("an example has neither target nor target_codes; expected one")
-        shape = (len(targets), self.n_q, max(t.shape[-1] for t in targets))
-        padded = torch.full(shape, self.special_token_id, device=self.device)
-        for row, target in zip(padded, targets, strict=True):
-            row[:, : target.shape[-1]] = target
-        prefix = self._prefix(contexts, padded)
-        text, text_mask = encode_text(self.lm, [e.description for e in examples])
+        batch = make_batch(self, examples)
+        prefix = batch.prefix
+        text, text_mask = encode_text(self.lm, batch.descriptions)
         logits = forward(
             self.lm,
-            prefix.sequence,
+            batch.inputs,
             prefix.attention_mask,
             prefix.positions,
             text,
@@ -417,25 +409,8 @@ class StageModel:
             )
         return codes.expand(n_batch, -1, -1).to(self.device)
 
-    def _codes_of(
-        self, codes: Tensor | None, wav: Tensor | None, sample_rate: int
-    ) -> Int[Tensor, "K T"] | None:
-        if codes is None and wav is not None:
-            codes = self.encode(wav, sample_rate)[0]
-        return None if codes is None else codes.to(self.device)
-
-    def _prefix(self, contexts: list[Tensor | None], targets: Tensor) -> Prefix:
-        if any(c is not None for c in contexts):
-            self.check_context_token()
-        return build_prefix(
-            contexts,
-            targets,
-            special_token_id=self.special_token_id,
-            context_token_id=self.context_token_id,
-            anchor_frames=self.config.anchor_frames,
-        )
-
     def check_context_token(self) -> None:
+        """Raise a StageLiteError if the LM cannot take a context."""
         if not has_context_row(self.lm):
             raise StageLiteError(
                 f"{self.config.name!r} has no context token: it knows text only; expected a model "
