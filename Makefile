@@ -16,7 +16,7 @@ TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)
 
 NOTEBOOKS  := $(wildcard notebooks/*.ipynb)
 NBVAL_ARGS := --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
-              --nbval-sanitize-with notebooks/sanitize.cfg
+              --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 # What `make data` and `make train-nano` write; neither touches the shipped files.
 DATA ?= work/corpus
