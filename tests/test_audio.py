@@ -27,6 +27,16 @@ def test_saved_is_loaded(tmp_path, suffix, tolerance):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+def test_mp3_is_read_and_a_cut_one_is_named(tmp_path):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, tone(3.0, 44100)[0].numpy(), 44100, format="MP3")
+    wav, sample_rate = load_audio(path)
+    assert sample_rate == 44100 and abs(wav.shape[1] / 44100 - 3.0) < 0.1
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(StageLiteError, match=r"a.mp3 is cut short"):
+        load_audio(path)
+
+
 def test_long_ogg_is_written(tmp_path):
     path = save_audio(tmp_path / "a.ogg", tone(40.0), 32000)
     assert load_audio(path)[0].shape == (1, 40 * 32000)
