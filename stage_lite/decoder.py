@@ -194,7 +194,7 @@ class _Text:
         return into.contiguous(), out_of.contiguous()
 
     def reader(self, start: int, end: int) -> Callable[[int, Tensor, Tensor], Tensor] | None:
-        """`read_text` of rows start to end, over x [rows, n, dim] or [rows, dim]; None: null text."""
+        """`read_text` of rows start to end over x [rows, (n,) dim]; None where texts are null."""
         w, n_rows = self.w, min(end, self.n_rows) - start
         if n_rows <= 0:
             return None

@@ -12,7 +12,7 @@ Source: Copet et al. 2023 (MusicGen), arXiv:2306.05284.   Notebook: 03_language_
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -35,7 +35,7 @@ class LMConfig:
     num_layers: int = 6
     num_heads: int = 4
     hidden_scale: int = 4  # width of the feed-forward part, in dims
-    vocabulary: tuple[str, ...] = ()  # words that text.WordConditioner knows
+    vocabulary: Sequence[str] = ()  # words that text.WordConditioner knows
     word_dim: int = 64  # width of its table
     t5: str | None = None  # name of a T5 that reads the text instead, as in MusicGen: "t5-base"
     context_token: bool = False  # whether the embedding holds STAGE's added row

@@ -203,8 +203,8 @@ def extend_embedding(
         raise StageLiteError(f"init is {init!r}: expected 'kaiming', 'mean' or 'zeros'")
     if has_context_row(lm):
         raise StageLiteError(
-            f"the embedding has {lm.emb[0].num_embeddings} rows for card {lm.card}: the context token "
-            "is there already, and a second one would have no meaning"
+            f"the embedding has {lm.emb[0].num_embeddings} rows for card {lm.card}: the context "
+            "token is there already, and a second one would have no meaning"
         )
     generator = torch.Generator().manual_seed(seed)
     for table in lm.emb:

@@ -1,9 +1,9 @@
 """Descriptions become vectors that the language model attends to: words here, T5 in MusicGen.
 
 MusicGen reads a description with a frozen T5 of 110 M parameters. The nano models know a few
-hundred words (stems, genres, metres), so a table with one learnt vector per word does the same work in
-kilobytes. Both are conditioners of audiocraft's `ConditioningProvider`, and `encode_text` asks
-whichever an LMModel holds. Both give zeros for a missing description: the null text of
+hundred words (stems, genres, metres), so a table with one learnt vector per word does the same
+work in kilobytes. Both are conditioners of audiocraft's `ConditioningProvider`, and `encode_text`
+asks whichever an LMModel holds. Both give zeros for a missing description: the null text of
 classifier-free guidance.
 
 Notebook: 00_quickstart.

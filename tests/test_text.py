@@ -1,0 +1,102 @@
+"""Words to vectors: the table, the null text, and what audiocraft's provider makes of it."""
+
+import pytest
+import torch
+
+from stage_lite.errors import StageLiteError
+from stage_lite.lm import LMConfig, build_lm
+from stage_lite.text import (
+    MAX_WORDS,
+    WordConditioner,
+    build_vocabulary,
+    encode_text,
+    split_words,
+    word_ids,
+)
+from stage_lite.upstream import audiocraft_classes
+
+WORDS = ("drums", "bass", "bossa", "nova", "hip-hop", "6/8")
+
+
+@pytest.fixture
+def lm():
+    config = LMConfig(card=16, dim=32, num_layers=1, num_heads=2, vocabulary=WORDS, word_dim=8)
+    return build_lm(config, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Drums, Bossa Nova", ["drums", "bossa", "nova"]),
+        ("hip-hop in 6/8; R&B!", ["hip-hop", "in", "6/8", "r&b"]),
+        ("C# minor — don't", ["c#", "minor", "don't"]),
+        ("  ,;:.  ", []),
+        ("", []),
+    ],
+)
+def test_split_words(text, words):
+    assert split_words(text) == words
+
+
+def test_build_vocabulary():
+    texts = ["drums, rock", "bass, rock", "drums, waltz"]
+    assert build_vocabulary(texts) == ["drums", "rock", "bass", "waltz"]
+    assert build_vocabulary(texts, min_count=2) == ["drums", "rock"]
+
+
+def test_words_have_ids_and_unknown_words_share_one(lm):
+    reader = lm.condition_provider.conditioners["description"]
+    assert isinstance(reader, WordConditioner)
+    assert word_ids(reader, "drums, BASS tuba 6/8 kazoo").tolist() == [2, 3, 1, 7, 1]
+
+
+def test_padding_is_a_fixed_multiple_and_zero(lm):
+    text, mask = encode_text(lm, ["drums", "bass bossa nova", None])
+    assert text.shape == (3, 8, 32)
+    assert mask.sum(1).tolist() == [1, 3, 0]
+    assert not text[~mask].any()
+    assert text[mask].any(-1).all()
+    alone, _ = encode_text(lm, ["drums"])
+    assert torch.equal(alone[0], text[0])
+    longer, _ = encode_text(lm, ["drums " * 9])
+    assert longer.shape[1] == 16
+
+
+@pytest.mark.parametrize("nothing", [None, "", "   "])
+def test_null_text(lm, nothing):
+    assert encode_text(lm, [nothing, nothing]) == (None, None)
+    text, mask = encode_text(lm, [nothing, "drums"])
+    assert not text[0].any()
+    assert not mask[0].any()
+
+
+def test_equal_to_audiocrafts_provider(lm):
+    descriptions = ["drums, bossa nova", None, "tuba"]
+    attributes = audiocraft_classes().ConditioningAttributes
+    provider = lm.condition_provider
+    conditions = [attributes(text={"description": d}) for d in descriptions]
+    expected, _ = provider(provider.tokenize(conditions))["description"]
+    assert torch.equal(encode_text(lm, descriptions)[0], expected)
+
+
+def test_long_text_is_cut_with_a_warning(lm):
+    with pytest.warns(UserWarning, match=f"of 2000 words: the first {MAX_WORDS} are used"):
+        text, mask = encode_text(lm, ["drums bass " * 1000])
+    assert text.shape[1] == mask.sum() == MAX_WORDS
+
+
+def test_the_table_learns(lm):
+    text, _ = encode_text(lm, ["drums", None])
+    text.sum().backward()
+    reader = lm.condition_provider.conditioners["description"]
+    assert reader.embed.weight.grad.abs().sum(1).nonzero().flatten().tolist() == [2]
+
+
+def test_bad_texts_and_vocabularies_are_named(lm, unchecked_types):
+    with pytest.raises(StageLiteError, match="description of row 1 is a int: expected a string"):
+        encode_text(lm, ["drums", 3])
+    with pytest.raises(StageLiteError, match="vocabulary holds 'bass' more than once"):
+        WordConditioner(["bass", "drums", "bass"], 8, 32)
+    lm.fuser.fuse2cond["cross"] = ["description", "melody"]
+    with pytest.raises(StageLiteError, match="expected exactly one, a text read by cross-att"):
+        encode_text(lm, ["drums"])
