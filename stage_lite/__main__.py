@@ -96,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--steps", type=int, default=500, help="optimiser steps (default: 500)")
     train.add_argument("--checkpoint-dir", type=Path, required=True, help="written every few steps")
+    train.add_argument("--batch-size", type=int, default=8, help="windows per step (default: 8)")
+    train.add_argument("--learning-rate", type=float, default=3e-4, help="(default: 3e-4)")
     train.add_argument("--seed", type=int, default=0, help="of data order and dropout (default: 0)")
     train.add_argument("--fresh", action="store_true", help="start again instead of going on")
     train.set_defaults(run=_train)
@@ -152,26 +154,52 @@ def _generate(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from dataclasses import replace
+
     from .model import load
-    from .stems import StemDataset
     from .training import finetune
 
-    dataset = StemDataset(
-        arguments.data,
-        target=arguments.target,
-        window_s=arguments.window,
-        conditions=arguments.conditions,
-        seed=arguments.seed,
-    )
-    finetune(
-        load(arguments.model),
-        dataset,
+    model = load(arguments.model)
+    data, validation = _datasets(arguments)
+    run = finetune(
+        model,
+        data,
         steps=arguments.steps,
         checkpoint_dir=arguments.checkpoint_dir,
         resume=not arguments.fresh,
+        validation=validation,
         seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
     )
-    return 0
+    model.config = replace(model.config, name=arguments.checkpoint_dir.absolute().name)
+    folder = model.save(arguments.checkpoint_dir / "model")
+    print(f"{run.step} steps; stage-lite generate --model {folder} ... plays with it")
+    return 130 if run.interrupted else 0
+
+
+def _datasets(arguments: argparse.Namespace):
+    """Training windows, and held-out ones if the folder has songs to hold out."""
+    from .examples import shuffle_contexts
+    from .shards import ShardDataset
+    from .stems import StemDataset
+
+    settings = {
+        "window_s": arguments.window,
+        "conditions": arguments.conditions,
+        "seed": arguments.seed,
+    }
+    kind = ShardDataset if any(arguments.data.glob("*.safetensors")) else StemDataset
+    try:
+        data = kind(arguments.data, arguments.target, split="train", **settings)
+        validation = kind(arguments.data, arguments.target, split="valid", n=32, **settings)
+        validation = list(validation)
+        shuffle_contexts(validation)
+    except StageLiteError as error:
+        data = kind(arguments.data, arguments.target, **settings)
+        print(f"training on all songs, none held out ({error})")
+        return data, None
+    return data, validation
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

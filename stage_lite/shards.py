@@ -89,7 +89,7 @@ def encode_song(
     return labels, codes, levels
 
 
-class ShardDataset:
+class ShardDataset(Sequence):
     """Random windows of token shards; example i depends on (seed, i) only.
 
     Args:

@@ -27,7 +27,7 @@ TRIES = 60  # windows that are drawn for one example before giving up
 __all__ = ["Example", "Song", "StemDataset", "Window", "open_samples", "open_songs"]
 
 
-class StemDataset:
+class StemDataset(Sequence):
     """Random windows of songs; example i depends on (seed, i) and the songs only.
 
     Args:
