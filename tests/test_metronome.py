@@ -90,7 +90,8 @@ def test_beats_sit_where_the_integral_of_the_tempo_is_whole(points, start_s, dur
     assert np.all(np.diff(beats) > 0.19) and np.all((beats >= 0) & (beats < duration_s))
     for beat in beats[:: max(1, len(beats) // 4)]:
         fine = np.linspace(start_s, beat, 20001)
-        phase = np.trapezoid(np.interp(fine, times, tempi), fine) / 60
+        tempo = np.interp(fine, times, tempi)
+        phase = np.sum(np.diff(fine) * (tempo[1:] + tempo[:-1])) / 120
         assert abs(phase - round(phase)) < 1e-3
         assert (round(phase) % 4 == 0) == (beat in downbeats)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from stage_lite.errors import StageLiteError
 from stage_lite.examples import shuffle_contexts
+from stage_lite.files import write_registry
 from stage_lite.shard_file import bits_for, pack, unpack
 from stage_lite.shards import Shard, ShardDataset, ShardWriter
 
@@ -221,6 +222,16 @@ def test_broken_files_are_named(folder, tmp_path):
         ShardDataset(tmp_path, "drums")
     (folder / "registry.txt").unlink()
     with pytest.raises(StageLiteError, match=r"registry.txt is missing"):
+        ShardDataset(folder, "drums")
+
+
+def test_the_registry_may_stand_one_folder_above(folder, tmp_path):
+    (folder / "registry.txt").unlink()
+    write_registry(tmp_path)  # as data_samples/registry.txt lists shards/...
+    assert len(ShardDataset(folder, "drums").shards) == 2
+    file = folder / "shard-000.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(StageLiteError, match=r"shard-000.safetensors is broken: its sha256"):
         ShardDataset(folder, "drums")
 
 
