@@ -24,7 +24,10 @@ def atomic(file: str | Path) -> Iterator[Path]:
     # The suffix stays last: writers choose the format by it.
     temporary = file.with_name(f".{file.stem}.{os.getpid()}.part{file.suffix}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # safetensors writes files that nobody else may read
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)

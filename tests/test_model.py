@@ -412,6 +412,8 @@ def test_saved_model_comes_back_bit_equal(tmp_path, anchor_frames):
     request = {"context": noise(), "context_sample_rate": 32000, "description": "bass", "seed": 1}
     assert torch.equal(again.generate(**request).wav, model.generate(**request).wav)
     assert not list(tmp_path.rglob("*.part*"))
+    modes = {file.stat().st_mode for file in (tmp_path / "m").rglob("*") if file.is_file()}
+    assert len(modes) == 1, "some file has other rights than a new file has"
 
 
 def test_an_extended_model_survives(tiny_base, tmp_path):
