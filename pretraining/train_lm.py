@@ -45,16 +45,16 @@ class Stage:
 NONE = {"none": 1.0}
 STAGES = {
     "base": [
-        Stage(1500, 2.56, 32, NONE, {"learning_rate": 1e-3, "warmup_steps": 100}),
-        Stage(2300, 5.12, 16, NONE, {"learning_rate": 6e-4}),
-        Stage(2700, 16.0, 6, NONE, {"learning_rate": 4e-4, "cooldown_steps": 300}),
+        Stage(500, 1.28, 64, NONE, {"learning_rate": 1e-3, "warmup_steps": 100}),
+        Stage(750, 5.12, 16, NONE, {"learning_rate": 8e-4}),
+        Stage(900, 16.0, 6, NONE, {"learning_rate": 5e-4, "cooldown_steps": 150}),
     ],
     # Copying teaches where to look, clicks come next, mixes last (dev/LOG.md).
     "nano": [
-        Stage(800, 1.92, 32, {"self": 0.4, "click": 0.3, "mix": 0.3}, {"learning_rate": 8e-4}),
-        Stage(3000, 2.56, 32, {"self": 0.1, "click": 0.4, "mix": 0.5}, {"learning_rate": 8e-4}),
-        Stage(4200, 5.12, 16, {"click": 0.4, "mix": 0.6}, {"learning_rate": 5e-4}),
-        Stage(4800, 8.0, 10, {"click": 0.4, "mix": 0.6}, {"learning_rate": 3e-4, "cooldown_steps": 500}),
+        Stage(600, 1.28, 64, {"self": 0.4, "click": 0.35, "mix": 0.25}, {"learning_rate": 1e-3}),
+        Stage(2000, 1.92, 44, {"self": 0.1, "click": 0.4, "mix": 0.5}, {"learning_rate": 1e-3}),
+        Stage(2600, 3.84, 22, {"click": 0.4, "mix": 0.6}, {"learning_rate": 7e-4}),
+        Stage(3000, 8.0, 10, {"click": 0.4, "mix": 0.6}, {"learning_rate": 5e-4, "cooldown_steps": 300}),
     ],
 }  # fmt: skip
 
@@ -113,7 +113,7 @@ def main() -> None:
     # nano-base meets all positions that [context | token | target] will need
     model.config = dataclasses.replace(shipped, trained_s=SHIPPED_S if nano else 2 * SHIPPED_S)
     held_out = [
-        ShardDataset(args.tokens, "drums", window_s=8.0, conditions=c, split="valid", seed=5, n=48)
+        ShardDataset(args.tokens, "drums", window_s=2.56, conditions=c, split="valid", seed=5, n=48)
         for c in ((["click"], ["mix"]) if nano else (["none"],))
     ]
     for stage in STAGES[args.what]:
