@@ -71,8 +71,8 @@ data: $(STAMP)  ## make the music from nothing (needs mma, fluidsynth and fluid-
 train-nano: $(STAMP)  ## train codec, nano-base and nano from nothing (after make data; many hours; resumes)
 	$(RUN) pretraining/train_codec.py --corpus $(DATA) --out $(RUNS)/codec
 	$(RUN) pretraining/tokenize_corpus.py --corpus $(DATA) --codec $(RUNS)/codec/codec --out $(TOK)
-	$(RUN) pretraining/train_lm.py base --tokens $(TOK) --codec $(RUNS)/codec/codec --out $(RUNS)/base
-	$(RUN) pretraining/train_lm.py nano --tokens $(TOK) --start $(RUNS)/base/model --out $(RUNS)/nano
+	$(RUN) pretraining/train_lm.py base --tokens $(TOK) --codec $(RUNS)/codec/codec --out $(RUNS)/nano-base
+	$(RUN) pretraining/train_lm.py nano --tokens $(TOK) --start $(RUNS)/nano-base/model --out $(RUNS)/nano
 
 bench: $(STAMP)  ## speed and memory, side by side with audiocraft's own loops
 	$(RUN) -m benchmarks
