@@ -45,9 +45,9 @@ class Stage:
 NONE = {"none": 1.0}
 STAGES = {
     "base": [
-        Stage(500, 1.28, 64, NONE, {"learning_rate": 1e-3, "warmup_steps": 100}),
-        Stage(750, 5.12, 16, NONE, {"learning_rate": 8e-4}),
-        Stage(900, 16.0, 6, NONE, {"learning_rate": 5e-4, "cooldown_steps": 150}),
+        Stage(450, 1.28, 64, NONE, {"learning_rate": 1e-3, "warmup_steps": 100}),
+        Stage(600, 5.12, 16, NONE, {"learning_rate": 8e-4}),
+        Stage(700, 16.0, 6, NONE, {"learning_rate": 5e-4, "cooldown_steps": 100}),
     ],
     # Copying teaches where to look, clicks come next, mixes last (dev/LOG.md).
     "nano": [
