@@ -68,7 +68,7 @@ def linear_for(weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None) -
 
 def _gelu(x: Tensor) -> Tensor:
     """F.gelu, which on two rows spends most of its time in looking its kernel up."""
-    return torch.erf(x * math.sqrt(0.5)).add_(1).mul_(x).mul_(0.5)
+    return torch.addcmul(x, x, (x * math.sqrt(0.5)).erf_()).mul_(0.5)
 
 
 class Decoder:
@@ -104,6 +104,11 @@ class Decoder:
             (start, end, pads[start])
             for start, end in zip(starts, [*starts[1:], n_rows], strict=True)
         ]
+        # keys and values of each group in each layer, without the padding
+        self.keys_of = [
+            [(kv[s:e, 0, :, pad:], kv[s:e, 1, :, pad:]) for s, e, pad in self.groups]
+            for kv in self.cache.kv
+        ]
         self.text = _Text(self.w, texts)
         self.read_text = self.text.reader(0, n_rows)
 
@@ -129,24 +134,33 @@ class Decoder:
     def step(self, codes: Tensor) -> Tensor:
         """Run one more step [rows, K]; logits [rows, K, card] for the next."""
         w, kvs, at = self.w, self.cache.kv, self.cache.length
-        n_all = codes.shape[0]
-        shape = (n_all, 3, w.num_heads, 1, w.dim // w.num_heads)
-        spans = [(start, end - start, pad, at + 1 - pad) for start, end, pad in self.groups]
+        n_rows = codes.shape[0]
+        shape = (n_rows, 3, w.num_heads, 1, w.dim // w.num_heads)
+        spans = [(start, end - start, at + 1 - pad) for start, end, pad in self.groups]
+        n_keys = at + 1 - self.groups[0][2] if len(spans) == 1 else None
+        sdpa, cast = F.scaled_dot_product_attention, kvs[0].dtype != self.positions.dtype
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            new, kv = qkv.view(shape), kvs[layer]
-            kv.narrow(3, at, 1).copy_(new.narrow(1, 1, 2))
-            q = new.select(1, 0).to(kv.dtype)  # [rows, H, 1, dim / H]
-            parts = []
-            for start, n_rows, pad, n_keys in spans:
-                k, v = kv.narrow(0, start, n_rows).narrow(3, pad, n_keys).unbind(1)
-                parts.append(F.scaled_dot_product_attention(q.narrow(0, start, n_rows), k, v))
-            mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
-            return mixed.view(n_all, w.dim).to(qkv.dtype)
+            if cast:
+                return attend_to(layer, qkv.to(kvs[0].dtype)).to(qkv.dtype)
+            return attend_to(layer, qkv)
+
+        def attend_to(layer: int, qkv: Tensor) -> Tensor:
+            new = qkv.view(shape)
+            kvs[layer].narrow(3, at, 1).copy_(new.narrow(1, 1, 2))
+            q = new.select(1, 0)  # [rows, H, 1, dim / H]
+            if n_keys is not None:
+                k, v = self.keys_of[layer][0]
+                return sdpa(q, k.narrow(2, 0, n_keys), v.narrow(2, 0, n_keys)).view(n_rows, w.dim)
+            parts = [
+                sdpa(q.narrow(0, start, n), k.narrow(2, 0, length), v.narrow(2, 0, length))
+                for (start, n, length), (k, v) in zip(spans, self.keys_of[layer], strict=True)
+            ]
+            return torch.cat(parts).view(n_rows, w.dim)
 
         x = F.embedding(codes + w.row_offsets[:, 0], w.table).sum(1)
         x = torch.add(x, self.positions[:, at], alpha=w.positional_scale)  # [rows, dim]
-        hidden = run_layers(w, x, attend, self.read_text)
+        hidden = run_layers(w, x, attend_to if not cast else attend, self.read_text)
         self.cache.length = at + 1
         return heads(w, hidden)
 
@@ -199,19 +213,19 @@ class _Text:
         if n_rows <= 0:
             return None
         bias = None if self.bias is None else self.bias[start:end]
-        shape = (n_rows, -1, w.num_heads)
         if self.folded:
+            shape = (n_rows, -1, w.num_heads, self.keys[0][0].shape[2])
             pairs = [(into[start:end], out_of[start:end]) for into, out_of in self.pairs]
 
             def read_folded(layer: int, x: Tensor, normed: Tensor) -> Tensor:
                 into, out_of = pairs[layer]
-                scores = torch.bmm(normed[:n_rows].view(n_rows, -1, w.dim), into)
-                scores = scores.view(*shape, into.shape[2] // w.num_heads)  # [rows, n, H, L]
+                mine = normed.narrow(0, 0, n_rows).view(n_rows, -1, w.dim)
+                scores = torch.bmm(mine, into).view(shape)  # [rows, n, H, L]
                 if bias is not None:
                     scores = scores + bias
-                weights = scores.softmax(-1).flatten(2)
+                weights = scores.softmax(-1).view(n_rows, -1, into.shape[2])
                 # x is this layer's own, so what the rows with a text hear may be added in place
-                x[:n_rows].view(n_rows, -1, w.dim).baddbmm_(weights, out_of)
+                x.narrow(0, 0, n_rows).view(n_rows, -1, w.dim).baddbmm_(weights, out_of)
                 return x
 
             return read_folded

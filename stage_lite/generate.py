@@ -21,7 +21,7 @@ from stage_lite.decoder import Decoder
 from stage_lite.delay import check_codes, undelay
 from stage_lite.errors import StageLiteError
 from stage_lite.prefix import Prefix, build_prefix, has_context_row
-from stage_lite.sampling import check_sampling, sample
+from stage_lite.sampling import Sampler, check_sampling
 
 Progress = bool | Callable[[int, int], Any]
 Contexts = Int[Tensor, "_ _ _"] | Sequence[Int[Tensor, "_ _"] | None] | None
@@ -171,7 +171,6 @@ class _Job:
         _check(cfg_coef, cfg_over, n_frames)
         self.special_token_id = lm.card
         self.n_q, self.n_frames = lm.n_q, n_frames
-        self.settings = (float(temperature), int(top_k), float(top_p))
         device = lm.emb[0].weight.device
         n_batch = _batch_size(context_codes, descriptions, prompt_codes)
         contexts = _contexts(lm, context_codes, n_batch, device)
@@ -179,7 +178,7 @@ class _Job:
         texts = [texts] * n_batch if isinstance(texts, str) else list(texts)
         prompt = _prompt(lm, prompt_codes, n_batch, n_frames, device)
         self.n_prompt = prompt.shape[2]
-        self.generators = _generators(seed, n_batch, device)
+        self.sampler = Sampler(temperature, top_k, top_p, _generators(seed, n_batch, device))
 
         without_context = [None] * n_batch if cfg_over in ("both", "context") else contexts
         without_text = [None] * n_batch if cfg_over in ("both", "text") else texts
@@ -213,27 +212,23 @@ class _Job:
         """Fill the sequence; after every step tell how many frames of the target are ready."""
         if self.decoder is None:
             return
-        sequence, steps, frames = (
-            self.sequence,
-            torch.arange(self.n_q),
-            self.n_frames - self.n_prompt,
-        )
+        frames, steps = self.n_frames - self.n_prompt, torch.arange(self.n_q)
         report, close = _reporter(progress, self.n_steps)
+        # both branches get the same codes: rows as [branches, B]
+        sequence, by_branch = self.sequence, self.sequence.unflatten(0, (-1, self.n_batch))
         try:
             logits = self.decoder.prefill(sequence[:, :, : self.first])
             started = time.perf_counter()
-            for i in range(self.n_steps):
+            for i, at in enumerate(range(self.first, self.first + self.n_steps)):
                 if i:
-                    logits = self.decoder.step(sequence[:, :, self.first + i - 1])
-                codes = self._choose(logits)
+                    logits = self.decoder.step(sequence[:, :, at - 1])
+                codes = self._choose(logits)  # [B, K, 1]
                 # Codebook k now gets frame i - k. At both ends there is no such frame: what stands
                 # there stays (late codebooks of context or prompt, special tokens).
-                if i >= self.n_q - 1 and i < frames:
-                    sequence[:, :, self.first + i] = codes
-                else:
-                    wanted = ((i - steps >= 0) & (i - steps < frames)).to(sequence.device)
-                    here = sequence[:, :, self.first + i]
-                    sequence[:, :, self.first + i] = torch.where(wanted, codes, here)
+                if not self.n_q - 1 <= i < frames:
+                    wanted = ((i >= steps) & (i - steps < frames)).to(codes.device)[:, None]
+                    codes = torch.where(wanted, codes, by_branch[..., at : at + 1])
+                by_branch[..., at : at + 1] = codes
                 self.seconds_per_step = (time.perf_counter() - started) / (i + 1)
                 report(i + 1)
                 yield self.n_prompt + max(0, i + 2 - self.n_q)
@@ -247,12 +242,11 @@ class _Job:
 
     @torch.inference_mode()
     def _choose(self, logits: Tensor) -> Tensor:
-        """Codes [branches * B, K], the same for both branches."""
-        if self.cfg_coef is None:
-            return sample(logits, *self.settings, self.generators)
-        conditional, unconditional = logits.split(self.n_batch)
-        logits = torch.lerp(unconditional, conditional, self.cfg_coef)
-        return sample(logits, *self.settings, self.generators).repeat(2, 1)
+        """Codes [B, K, 1] of the next step."""
+        if self.cfg_coef is not None:
+            conditional, unconditional = logits.split(self.n_batch)
+            logits = torch.lerp(unconditional, conditional, self.cfg_coef)
+        return self.sampler(logits)
 
 
 # --- checks and small parts ----------------------------------------------------------------------

@@ -413,7 +413,7 @@ def run_layers(
 
 def heads(w: LMWeights, hidden: Tensor) -> Tensor:
     """Logits of all codebooks in one product: [B, S, dim] -> [B, S, K, card]."""
-    return w.heads(hidden).unflatten(-1, (w.n_q, w.card))
+    return w.heads(hidden).view(*hidden.shape[:-1], w.n_q, w.card)
 
 
 def null_or_masked(

@@ -7,7 +7,7 @@ from stage_lite.delay import undelay
 from stage_lite.errors import StageLiteError
 from stage_lite.generate import generate_codes, stream_codes
 from stage_lite.lm import LMConfig, build_lm, forward
-from stage_lite.sampling import sample
+from stage_lite.sampling import Sampler, sample
 from stage_lite.text import encode_text
 from stage_lite.upstream import audiocraft_classes
 
@@ -360,6 +360,17 @@ def test_codes_fall_with_their_probabilities(settings, expected):
 
 def test_every_row_has_its_own_chance():
     logits = torch.zeros(3, N_Q, CARD)
-    together = sample(logits, generator=[generator(s) for s in (1, 2, 3)])
-    for b in range(3):
-        assert torch.equal(sample(logits[b : b + 1], generator=[generator(b + 1)])[0], together[b])
+    together = Sampler(1.0, 0, 0.0, [generator(s) for s in (1, 2, 3)])
+    alone = [Sampler(1.0, 0, 0.0, [generator(s)]) for s in (1, 2, 3)]
+    for _ in range(70):  # more steps than are drawn at once
+        codes = together(logits)
+        assert torch.equal(codes, torch.cat([one(logits[:1]) for one in alone]))
+        assert codes.shape == (3, N_Q, 1)
+
+
+def test_a_sampler_draws_as_sample_does():
+    logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log().expand(1, 1, 4)
+    sampler = Sampler(0.5, 3, 0.0, [generator()])
+    drawn = torch.cat([sampler(logits).flatten() for _ in range(4000)])
+    expected = torch.tensor([16 / 29, 9 / 29, 4 / 29, 0])
+    assert (torch.bincount(drawn, minlength=4) / 4000 - expected).abs().max() < 0.03
