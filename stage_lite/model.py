@@ -321,10 +321,10 @@ class StageModel:
         context_codes: list[Tensor | None] | None = None
         if contexts is not None and any(c is not None for c in contexts):
             self.check_context_token()
-            context_codes = [
-                self._context_codes(c, r, f"context {b}" if len(contexts) > 1 else "context")
-                for b, (c, r) in enumerate(zip(contexts, rates, strict=True))
-            ]
+            context_codes = []
+            for b, (wav, rate) in enumerate(zip(contexts, rates, strict=True)):
+                name = f"context {b}" if len(contexts) > 1 else "context"
+                context_codes.append(self._context_codes(wav, rate, name))
             if len(context_codes) == 1:
                 context_codes = context_codes * n_batch
         if len(descriptions) == 1:
@@ -374,11 +374,11 @@ class StageModel:
             warnings.warn(
                 f"{name} is {wav.shape[-1] / sample_rate:.2f} s long: its first {longest_s:g} s "
                 f"are used, as long as {self.config.name!r} was trained on",
-                stacklevel=5,
+                stacklevel=4,
             )
             wav = wav[:, : math.ceil(longest_s * sample_rate)]
         if is_silent(wav):
-            warnings.warn(f"{name} is silent: there is nothing to play along with", stacklevel=5)
+            warnings.warn(f"{name} is silent: there is nothing to play along with", stacklevel=4)
         return self.encode(wav, sample_rate)[0, :, : self._max_context_frames].to(self.device)
 
     def _prompt_codes(
