@@ -314,9 +314,19 @@ def weights_of(lm: nn.Module, linear: Callable[[Tensor, Tensor | None], Any] = L
         ),
         max_period=lm.transformer.max_period,
         positional_scale=lm.transformer.positional_scale,
-        null_text_is_nothing=first.cross_attention.in_proj_bias is None
-        and getattr(first.cross_attention.out_proj, "bias", None) is None,
+        null_text_is_nothing=all(
+            layer.cross_attention.in_proj_bias is None
+            and _is_zero_of_zero(layer.cross_attention.out_proj, lm.dim)
+            for layer in lm.transformer.layers
+        ),
     )
+
+
+def _is_zero_of_zero(module: nn.Module, dim: int) -> bool:
+    if type(module) is nn.Linear:
+        return module.bias is None
+    with torch.no_grad():  # a wrapper: ask it
+        return not bool(module(next(module.parameters()).new_zeros(1, dim)).any())
 
 
 def _norm(module: nn.LayerNorm) -> Norm:

@@ -234,6 +234,25 @@ def test_the_unfolded_text_gives_the_same():
         assert torch.equal(together.codes[b], alone)
 
 
+def test_wrapped_layers_generate_too():
+    """As LoRA wraps them: a module in the place of a linear layer."""
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return self.inner(x)
+
+    lm = tiny_lm()
+    expected = generate_codes(lm, CONTEXTS, TEXTS, 9, temperature=0).codes
+    layer = lm.transformer.layers[1]
+    layer.linear1 = Wrapped(layer.linear1)
+    layer.cross_attention.out_proj = Wrapped(layer.cross_attention.out_proj)
+    assert torch.equal(generate_codes(lm, CONTEXTS, TEXTS, 9, temperature=0).codes, expected)
+
+
 # --- progress and streams ------------------------------------------------------------------------
 
 
