@@ -42,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("out"), help="folder to write (default: out)"
     )
     demo.add_argument("--seed", type=int, default=0, help="same seed, same music (default: 0)")
+    demo.add_argument("--song", help="a shipped song or part of its name (default: the first)")
+    demo.add_argument("--duration", type=float, help="seconds (default: what the model learnt on)")
+    demo.add_argument("--description", help="style in words (default: what the song is)")
     demo.set_defaults(run=_demo)
 
     generate = commands.add_parser(
@@ -116,7 +119,13 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     from . import demo
 
-    demo.run(out=arguments.out, seed=arguments.seed)
+    demo.run(
+        out=arguments.out,
+        seed=arguments.seed,
+        song=arguments.song,
+        duration_s=arguments.duration,
+        description=arguments.description,
+    )
     return 0
 
 

@@ -122,8 +122,9 @@ def test_demo_is_called_with_folder_and_seed(monkeypatch, tmp_path):
     demo.run = lambda **arguments: calls.append(arguments)
     monkeypatch.setitem(sys.modules, "stage_lite.demo", demo)
     monkeypatch.setattr(sl, "demo", demo, raising=False)
-    assert main(["demo", "--out", str(tmp_path), "--seed", "7"]) == 0
-    assert calls == [{"out": tmp_path, "seed": 7}]
+    assert main(["demo", "--out", str(tmp_path), "--seed", "7", "--song", "bossa"]) == 0
+    chosen = {"out": tmp_path, "seed": 7, "song": "bossa"}
+    assert calls == [chosen | {"duration_s": None, "description": None}]
 
 
 def test_ctrl_c_ends_quietly(monkeypatch, folder, tmp_path, capsys):
