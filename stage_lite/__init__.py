@@ -52,7 +52,10 @@ _HOME = {
     "finetune": "training",
 }
 
-__all__ = ["__version__", *sorted(_HOME)]
+# files that are used by their own name: sl.metrics.beats.beat_f1(...)
+_ROOMS = ("metrics", "plots")
+
+__all__ = ["__version__", *sorted(_HOME), *_ROOMS]
 
 if TYPE_CHECKING:  # for editors; never executed
     from .audio import load_audio, save_audio
@@ -74,6 +77,8 @@ if TYPE_CHECKING:  # for editors; never executed
 
 
 def __getattr__(name: str):
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(
             f"module 'stage_lite' has no attribute {name!r}; it has: {', '.join(sorted(_HOME))}"

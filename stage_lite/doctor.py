@@ -242,7 +242,8 @@ def _ranges() -> dict[str, str]:
     split = [
         re.match(r"([A-Za-z0-9._-]+)\s*([^;]*)", line) for line in lines if "extra ==" not in line
     ]
-    return {m[1]: m[2].strip().strip("()") for m in split if m}
+    # Lower bounds first, as in pyproject.toml: pip's own records turn them round.
+    return {m[1]: ",".join(sorted(m[2].strip().split(","), reverse=True)) for m in split if m}
 
 
 def _version(name: str, specifier: str) -> Finding:
