@@ -21,6 +21,7 @@ from stage_lite.codec import load_codec
 from stage_lite.examples import Example
 from stage_lite.lm import LMConfig, build_lm
 from stage_lite.model import ModelConfig, StageModel, load
+from stage_lite.prefix import ALIGNED
 from stage_lite.shards import ShardDataset
 from stage_lite.training import finetune
 
@@ -28,7 +29,7 @@ TARGETS = {"drums": 0.4, "bass": 0.3, "keys": 0.18, "guitar": 0.12}
 MIXES = {f"mix:{target}": 0.05 for target in TARGETS}  # for nano-base, described as "mix, ..."
 TEXTS = ["description", "description_long"]
 SHIPPED_S = 8.0  # seconds of context, and of target, that the shipped models know
-ANCHOR_FRAMES = 400
+POSITIONS = {"stage": None, "anchored": 400, "aligned": ALIGNED}  # see prefix.build_prefix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +52,10 @@ STAGES = {
     ],
     # Copying teaches where to look, clicks come next, mixes last (dev/LOG.md).
     "nano": [
-        Stage(600, 1.28, 64, {"self": 0.4, "click": 0.35, "mix": 0.25}, {"learning_rate": 1e-3}),
-        Stage(2000, 1.92, 44, {"self": 0.1, "click": 0.4, "mix": 0.5}, {"learning_rate": 1e-3}),
-        Stage(2600, 3.84, 22, {"click": 0.4, "mix": 0.6}, {"learning_rate": 7e-4}),
-        Stage(3000, 8.0, 10, {"click": 0.4, "mix": 0.6}, {"learning_rate": 5e-4, "cooldown_steps": 300}),
+        Stage(400, 1.28, 64, {"self": 0.25, "click": 0.4, "mix": 0.35}, {"learning_rate": 1e-3}),
+        Stage(1500, 1.92, 44, {"self": 0.05, "click": 0.4, "mix": 0.55}, {"learning_rate": 1e-3}),
+        Stage(2100, 3.84, 22, {"click": 0.4, "mix": 0.6}, {"learning_rate": 7e-4}),
+        Stage(2500, 8.0, 10, {"click": 0.4, "mix": 0.6}, {"learning_rate": 5e-4, "cooldown_steps": 300}),
     ],
 }  # fmt: skip
 
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--faithful", action="store_true", help="STAGE's own positions")
+    parser.add_argument("--positions", choices=list(POSITIONS), default="aligned")
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also when started in the background
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -104,8 +105,8 @@ def main() -> None:
     nano = args.what == "nano"
     if args.start:
         model = load(args.start)
-        anchor = ANCHOR_FRAMES if nano and not args.faithful else None
-        name = ("nano-stage" if args.faithful else "nano") if nano else "nano-base"
+        anchor = POSITIONS[args.positions] if nano else None
+        name = args.out.name
         model.config = dataclasses.replace(model.config, name=name, anchor_frames=anchor)
     else:
         model = new_base(args.tokens, args.codec, args.dim, args.layers)

@@ -358,7 +358,8 @@ class StageModel:
 
     @property
     def _max_context_frames(self) -> int:
-        return self.config.anchor_frames or round(self.config.trained_s * self.frame_rate)
+        anchor = self.config.anchor_frames
+        return anchor if anchor and anchor > 0 else round(self.config.trained_s * self.frame_rate)
 
     def _context_codes(self, wav: Any, sample_rate: Any, name: str) -> Int[Tensor, "K T"] | None:
         if wav is None:

@@ -26,6 +26,9 @@ from stage_lite.errors import StageLiteError
 _NO_LABEL = -100
 
 
+ALIGNED = -1  # as `anchor_frames`: context and target count their frames alike
+
+
 @dataclass(frozen=True)
 class Prefix:
     """A batch as the language model sees it. S steps = frames of context, token, target, plus K."""
@@ -84,6 +87,8 @@ def build_prefix(
         anchor_frames: None is STAGE. A number A puts the context token of every row at position
             A + 1 whatever the length of its context (at most A), so that a frame of the target is
             always equally far from position 0. Equal to STAGE where the context has A frames.
+            -1 (`ALIGNED`) counts anew behind the token, from 1: a frame of the target has the
+            position of the context's frame that sounds with it, however long the context is.
         position_offset: added to all positions of a row.
 
     Raises:
@@ -111,7 +116,7 @@ def build_prefix(
             frames[b, :, width - 1] = context_token_id
         pads.append(width if context is None else width - 1 - length)
         lengths.append(length)
-    if anchor_frames is not None and max(lengths, default=0) > anchor_frames:
+    if anchor_frames not in (None, ALIGNED) and max(lengths, default=0) > anchor_frames:
         b = lengths.index(max(lengths))
         raise StageLiteError(
             f"context of row {b} has {lengths[b]} frames: expected at most anchor_frames = "

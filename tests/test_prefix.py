@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from stage_lite.delay import delay, undelay
 from stage_lite.errors import StageLiteError
 from stage_lite.lm import LMConfig, build_lm, forward
-from stage_lite.prefix import build_prefix, extend_embedding, has_context_row, prefix_loss
+from stage_lite.prefix import ALIGNED, build_prefix, extend_embedding, has_context_row, prefix_loss
 
 CARD, N_Q = 16, 4
 IDS = {"special_token_id": CARD, "context_token_id": CARD + 1}
@@ -297,3 +297,14 @@ def test_a_context_for_a_model_without_the_token_is_refused():
         StageLiteError, match="holds the id 17, the context token: try extend_embed"
     ):
         run(tiny_lm(context_token=False), prefix)
+
+
+def test_aligned_positions_count_context_and_target_alike():
+    target = torch.arange(6).view(1, 2, 3) % 4
+    contexts = [torch.zeros(2, 5, dtype=torch.int64)]
+    p = build_prefix(
+        contexts, target, special_token_id=4, context_token_id=5, anchor_frames=ALIGNED
+    )
+    first = int((p.sequence[0, 0] == 5).nonzero()) - 5  # step of the context's frame 0, codebook 0
+    assert p.positions[0, first] == p.positions[0, p.target_start] == 1
+    assert p.positions[0].tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4]
