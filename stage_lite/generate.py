@@ -11,6 +11,7 @@ arXiv:2207.12598.   Notebook: 04_generation.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -322,7 +323,8 @@ def _generators(
         for generator in generators:
             generator.seed()
         return generators
-    seeds = [seed + b for b in range(n_batch)] if isinstance(seed, int) else list(seed)
+    one = isinstance(seed, Integral)  # NumPy's integers too
+    seeds = [int(seed) + b for b in range(n_batch)] if one else list(seed)
     if len(seeds) != n_batch:
         raise StageLiteError(f"seed has {len(seeds)} entries: expected {n_batch}, one per row")
     return [g.manual_seed(int(s)) for g, s in zip(generators, seeds, strict=True)]

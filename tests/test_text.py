@@ -1,5 +1,7 @@
 """Words to vectors: the table, the null text, and what audiocraft's provider makes of it."""
 
+import types
+
 import pytest
 import torch
 
@@ -90,6 +92,67 @@ def test_the_table_learns(lm):
     text.sum().backward()
     reader = lm.condition_provider.conditioners["description"]
     assert reader.embed.weight.grad.abs().sum(1).nonzero().flatten().tolist() == [2]
+
+
+class FakeTokenizer:
+    """Words by length, an end mark behind, padded to the longest: the shape of T5's answers."""
+
+    @classmethod
+    def from_pretrained(cls, name):
+        return cls()
+
+    def __call__(self, texts, return_tensors, padding):
+        rows = [[len(word) for word in text.split()] + [1] for text in texts]
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        return Answer(input_ids=ids, attention_mask=(ids > 0).long())
+
+
+class Answer(dict):
+    def to(self, device):
+        return self
+
+
+class FakeT5(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(20, 512)
+
+    @classmethod
+    def from_pretrained(cls, name):
+        return cls()
+
+    def forward(self, input_ids, attention_mask):
+        return types.SimpleNamespace(last_hidden_state=self.table(input_ids))
+
+
+def test_t5_answers_the_same_way(monkeypatch):
+    """MusicGen's own text reader behind the same call; each row as if it were alone."""
+    import audiocraft.modules.conditioners as upstream
+
+    from stage_lite.generate import generate_codes
+    from stage_lite.lm import forward
+
+    monkeypatch.setattr(upstream, "T5Tokenizer", FakeTokenizer)
+    monkeypatch.setattr(upstream, "T5EncoderModel", FakeT5)
+    config = LMConfig(card=16, dim=32, num_layers=2, num_heads=2, t5="t5-small")
+    lm = build_lm(config, seed=0)
+    descriptions = ["slow waltz for two hands", None, "drums"]
+    text, mask = encode_text(lm, descriptions)
+    assert mask.sum(1).tolist() == [6, 0, 2]
+    assert not any(name.startswith("t5") or ".t5." in name for name in lm.state_dict())
+
+    sequence = torch.randint(0, 16, (3, 4, 9), generator=torch.Generator().manual_seed(0))
+    attributes = audiocraft_classes().ConditioningAttributes
+    conditions = [attributes(text={"description": d}) for d in descriptions]
+    expected = lm(sequence, conditions)
+    actual = forward(lm, sequence, text=text, text_mask=mask)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+
+    together = generate_codes(lm, None, descriptions, 6, temperature=0).codes
+    for b, description in enumerate(descriptions):
+        alone = generate_codes(lm, None, description, 6, temperature=0).codes
+        assert torch.equal(together[b], alone[0])
 
 
 def test_bad_texts_and_vocabularies_are_named(lm, unchecked_types):
