@@ -13,7 +13,6 @@ import platform
 import re
 import shutil
 import sys
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ PROGRAMS = {
     "mma": ("making new music (make data)", "mma"),
     "chromium": ("browser tests of the widgets", "chromium"),
 }
+MANY = 5  # missing packages: then it is rather the wrong Python
 SHOWN = ("soundfile", "librosa", "transformers", "lightning-fabric")  # a line of their own
 
 
@@ -46,8 +46,11 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Everything that the table shows, in its order. Never raises on what it finds."""
+    python = _python()
+    if python.state == "bad":
+        return [python]  # nothing else can be right
     return [
-        _python(),
+        python,
         *_packages(),
         _audiocraft(),
         *_programs(),
@@ -70,6 +73,11 @@ def report(findings: list[Finding]) -> str:
     lines.append("")
     if bad:
         lines.append(f"{len(bad)} to mend: {', '.join(bad)}")
+        if sum(f.value == "not installed" for f in findings) >= MANY:
+            lines.append(
+                f"So much is missing that {sys.executable} may be another Python than the one "
+                "Stage Lite was installed for: use .venv/bin/python, or install with `make install`."
+            )
     else:
         lines.append("Everything that Stage Lite needs is here.")
     return "\n".join(lines)
@@ -138,7 +146,7 @@ def _torch(specifier: str) -> Finding:
 def _torchaudio(specifier: str) -> Finding:
     finding = _version("torchaudio", specifier)
     if finding.state == "bad":
-        return Finding("torchaudio", "bad", finding.value, _no_deps("torchaudio"))
+        return finding
     try:
         from . import upstream
 
@@ -237,6 +245,8 @@ def _ranges() -> dict[str, str]:
     try:
         lines = importlib.metadata.requires("stage-lite") or []
     except importlib.metadata.PackageNotFoundError:
+        import tomllib  # not at the top: an older Python must still be told what is wrong
+
         file = Path(__file__).parents[1] / "pyproject.toml"
         lines = tomllib.loads(file.read_text())["project"]["dependencies"] if file.is_file() else []
     split = [

@@ -141,6 +141,9 @@ def test_report_shows_every_finding_and_the_verdict():
     assert text.splitlines()[0] == "ok    a   1"
     assert "-> do this" in text
     assert text.endswith("1 to mend: bb")
+    many = [Finding(name, "bad", "not installed") for name in "abcdef"]
+    assert "may be another Python" in report(many)
+    assert "may be another Python" not in report(many[:2])
     assert report([Finding("a", "ok", "1")]).endswith("Everything that Stage Lite needs is here.")
 
 
