@@ -76,7 +76,7 @@ def report(findings: list[Finding]) -> str:
         if sum(f.value == "not installed" for f in findings) >= MANY:
             lines.append(
                 f"So much is missing that {sys.executable} may be another Python than the one "
-                "Stage Lite was installed for: use .venv/bin/python, or install with `make install`."
+                "Stage Lite was installed for: use .venv/bin/python, or try `make install`."
             )
     else:
         lines.append("Everything that Stage Lite needs is here.")

@@ -124,7 +124,7 @@ def test_context_and_words_are_heard(tiny_model):
             assert not torch.equal(one.codes, other.codes)
 
 
-@pytest.mark.parametrize("anchor_frames", [None, 50])
+@pytest.mark.parametrize("anchor_frames", [None, 50, -1])
 def test_batch_rows_equal_single_runs(anchor_frames):
     """Contexts of different length, one of them missing: greedy rows are what they are alone."""
     model = make_tiny_model(anchor_frames=anchor_frames)
@@ -402,7 +402,7 @@ def states_equal(one, two):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("anchor_frames", [None, 50])
+@pytest.mark.parametrize("anchor_frames", [None, 50, -1])
 def test_saved_model_comes_back_bit_equal(tmp_path, anchor_frames):
     model = make_tiny_model(anchor_frames=anchor_frames, seed=3)
     model.save(tmp_path / "m")
