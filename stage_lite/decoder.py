@@ -4,7 +4,7 @@ At nano size a step is 150 small operations, and what they cost is mostly the ca
 fixes all that does not change before the first step: the weights as plain tensors, keys and values
 of the text, sines of the positions, the mask. The mathematics stay those of `lm.run_layers`.
 
-Notebook: 03_language_model.
+Notebook: 02_language_model.
 """
 
 import math

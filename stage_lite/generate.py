@@ -5,7 +5,7 @@ another frame (the delay). With guidance every row is computed twice, with and w
 conditions, and the difference is exaggerated.
 
 Source: Copet et al. 2023, arXiv:2306.05284; Ho and Salimans 2022 (classifier-free guidance),
-arXiv:2207.12598.   Notebook: 04_generation.
+arXiv:2207.12598.   Notebook: 02_language_model.
 """
 
 import time

@@ -8,7 +8,7 @@ computes.
 The mathematics of a layer stand in one place, `_layer`; training, inspection and generation call it
 with different ideas of where keys and values come from and how a matrix is applied.
 
-Source: Copet et al. 2023 (MusicGen), arXiv:2306.05284.   Notebook: 03_language_model.
+Source: Copet et al. 2023 (MusicGen), arXiv:2306.05284.   Notebook: 02_language_model.
 """
 
 import math

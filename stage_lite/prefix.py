@@ -8,7 +8,7 @@ context is shorter is padded on the left; one whose context is dropped loses its
 padded or dropped is masked, and positions start at 0 at each row's first valid step, so that every
 row computes what it would compute alone, and a row without context what MusicGen computes.
 
-Source: Strano et al. 2025 (STAGE), arXiv:2504.05690, sec. 3.   Notebook: 02_prefix.
+Source: Strano et al. 2025 (STAGE), arXiv:2504.05690, sec. 3.   Notebook: 03_context_token.
 """
 
 from collections.abc import Sequence

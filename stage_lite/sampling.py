@@ -1,6 +1,6 @@
 """From logits to codes: temperature, top-k, top-p, and a source of chance of its own for every row.
 
-Notebook: 04_generation.
+Notebook: 02_language_model.
 """
 
 from collections.abc import Sequence
