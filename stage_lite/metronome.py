@@ -1,6 +1,6 @@
 """The metronome: tempo curve -> beats and bars -> click track; beat labels of files and of audio.
 
-Times are in seconds and increase. Notebook: 02_conditioning.
+Times are in seconds and increase. Notebook: 05_metronome.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ Each measure has two forms: of audio, where the events are found first, and of t
 (`..._of_times`), for events that are known or that are compared with several references.
 
 Source: Raffel et al. 2014, mir_eval (ISMIR); Davies et al. 2009, beat tracking evaluation.
-Notebook: 06_evaluation.
+Notebook: 07_evaluation.
 """
 
 from __future__ import annotations
