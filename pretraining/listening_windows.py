@@ -1,0 +1,87 @@
+"""Windows of a split with every condition's context, for one target."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from stage_lite.errors import StageLiteError
+from stage_lite.examples import Example, shuffle_contexts
+from stage_lite.shards import SHORT_NAMES, SILENCE_DB, ShardDataset
+
+FEWEST_BEATS = 4  # in a window: below, there is nothing to keep to
+
+
+def draw_windows(
+    tokens: Path,
+    target: str,
+    conditions: Sequence[str],
+    n: int,
+    *,
+    window_s: float = 8.0,
+    seed: int = 0,
+    split: str = "test",
+) -> dict[str, list[Example]]:
+    """The same n windows for every condition, so that conditions compare.
+
+    Args:
+        tokens: folder of shards.
+        target: stem that is heard in at least half of each window.
+        conditions: "click", "mix" or any stream; each must be there and heard in each window.
+        n: how many; a window depends on (seed, number) alone.
+
+    Raises:
+        StageLiteError: the split holds too few such windows.
+    """
+    conditions = [SHORT_NAMES.get(c, c) for c in conditions]
+    # A click is always there, a mix is not: windows are drawn by what is rarer.
+    drawn_by = next((c for c in conditions if c != "click"), conditions[0])
+    data = ShardDataset(
+        tokens, target, window_s=window_s, conditions=drawn_by, seed=seed, split=split,
+        n=50 * n, verify=False,
+    )  # fmt: skip
+    streams = {song_id: s for shard in data.shards for song_id, s in _streams(shard).items()}
+    windows: dict[str, list[Example]] = {c: [] for c in conditions}
+    for example in data:
+        if len(example.beat_times) < FEWEST_BEATS:
+            continue
+        start_frame = round(example.start_s * data.frame_rate)
+        found = {drawn_by: example}
+        for name in set(conditions) - {drawn_by}:
+            stream = next((s for s in (f"{name}:{target}", name)
+                           if s in streams[example.song_id]), None)  # fmt: skip
+            if stream and _heard(streams[example.song_id][stream], example.start_s, window_s):
+                found[name] = data.window(example.song_id, start_frame, target, stream, name)
+        if len(found) == len(conditions):
+            for name, one in found.items():
+                windows[name].append(one)
+        if len(windows[drawn_by]) == n:
+            return windows
+    raise StageLiteError(
+        f"found {len(windows[drawn_by])} windows of split {split!r} with {target} and all of "
+        f"{conditions}; expected {n}; take fewer, or more songs"
+    )
+
+
+def shuffled_order(examples: Sequence[Example]) -> list[int]:
+    """Whose context each example gets in `examples.shuffle_contexts`."""
+    marked = [
+        dataclasses.replace(e, context_codes=torch.full((1, 1), i), target_codes=None)
+        for i, e in enumerate(examples)
+    ]
+    return [int(e.context_codes) for e in shuffle_contexts(marked)]
+
+
+def _streams(shard) -> dict[str, dict]:
+    return {song_id: song["streams"] for song_id, song in shard.songs.items()}
+
+
+def _heard(stream: dict, start_s: float, window_s: float) -> bool:
+    levels = stream.get("rms_db")
+    if levels is None:
+        return True
+    inside = levels[int(start_s) : int(start_s + window_s)]
+    return sum(level > SILENCE_DB for level in inside) >= window_s / 2
