@@ -19,9 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_passed: set[int] = (
-    set()
-)  # ids of the code that passed, so that an edited function has to pass again
+_passed: list[Callable] = []
 
 
 class NotYet(AssertionError):
