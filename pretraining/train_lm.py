@@ -53,9 +53,9 @@ STAGES = {
     # Copying teaches where to look, clicks come next, mixes last (dev/LOG.md).
     "nano": [
         Stage(400, 1.28, 64, {"self": 0.25, "click": 0.4, "mix": 0.35}, {"learning_rate": 1e-3}),
-        Stage(1300, 1.92, 44, {"self": 0.05, "click": 0.4, "mix": 0.55}, {"learning_rate": 1e-3}),
-        Stage(1750, 3.84, 22, {"click": 0.4, "mix": 0.6}, {"learning_rate": 7e-4}),
-        Stage(2100, 8.0, 10, {"click": 0.4, "mix": 0.6}, {"learning_rate": 5e-4, "cooldown_steps": 250}),
+        Stage(1300, 1.92, 44, {"self": 0.05, "click": 0.3, "mix": 0.65}, {"learning_rate": 1e-3}),
+        Stage(1750, 3.84, 22, {"click": 0.3, "mix": 0.7}, {"learning_rate": 7e-4}),
+        Stage(2100, 8.0, 10, {"click": 0.35, "mix": 0.65}, {"learning_rate": 5e-4, "cooldown_steps": 250}),
     ],
 }  # fmt: skip
 
@@ -142,7 +142,7 @@ def main() -> None:
             steps=max(1, int(stage.until * args.scale)),
             checkpoint_dir=args.out,
             batch_size=stage.batch_size,
-            history_dropout=0.6 if nano else 0.3,
+            history_dropout=0.85 if nano else 0.3,
             text_dropout=0.3,
             spread_positions=True,
             precision="bf16-mixed",
