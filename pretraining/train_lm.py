@@ -54,8 +54,8 @@ STAGES = {
     "nano": [
         Stage(400, 1.28, 64, {"self": 0.25, "click": 0.4, "mix": 0.35}, {"learning_rate": 1e-3}),
         Stage(1300, 1.92, 44, {"self": 0.05, "click": 0.3, "mix": 0.65}, {"learning_rate": 1e-3}),
-        Stage(1750, 3.84, 22, {"click": 0.3, "mix": 0.7}, {"learning_rate": 7e-4}),
-        Stage(2100, 8.0, 10, {"click": 0.35, "mix": 0.65}, {"learning_rate": 5e-4, "cooldown_steps": 250}),
+        Stage(2050, 3.84, 22, {"click": 0.3, "mix": 0.7}, {"learning_rate": 7e-4}),
+        Stage(2450, 8.0, 10, {"click": 0.35, "mix": 0.65}, {"learning_rate": 5e-4, "cooldown_steps": 300}),
     ],
 }  # fmt: skip
 
