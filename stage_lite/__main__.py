@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__
@@ -15,13 +17,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 done, 1 not well (doctor), 2 bad input, 130 Ctrl-C."""
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        with _plain_warnings():
+            return arguments.run(arguments)
     except StageLiteError as error:
         print(f"stage-lite {arguments.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"stage-lite {arguments.command}: stopped", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """A shell wants the sentence, not the line of code that it came from."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _parser() -> argparse.ArgumentParser:

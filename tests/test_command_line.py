@@ -1,5 +1,6 @@
 """`python -m stage_lite ...`: what it writes, what it says, and its exit codes."""
 
+import subprocess
 import sys
 import types
 
@@ -44,6 +45,17 @@ def test_generate_needs_no_context(folder, tmp_path):
         main(["generate", "--model", str(folder), "--description", "bass", "--out", str(out)]) == 0
     )
     assert sl.load_audio(out)[0].shape == (1, 16000)
+
+
+def test_warnings_are_plain_notes(folder, mix, tmp_path):
+    words = ["generate", "--model", folder, "--out", tmp_path / "x.wav", "--duration", "0.6"]
+    done = subprocess.run(
+        [sys.executable, "-m", "stage_lite", *map(str, words)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if "trained on" in line]
+    assert said and said[0].startswith("note: duration_s is 0.6"), done.stderr
+    assert "UserWarning" not in done.stderr
 
 
 @pytest.mark.parametrize(
