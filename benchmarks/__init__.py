@@ -1,0 +1,1 @@
+"""Speed and memory beside audiocraft's own loops; `python -m benchmarks`."""

@@ -1,0 +1,58 @@
+"""`python -m benchmarks` (or `make bench`): every number of this folder's README, in one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import stage_lite as sl
+from benchmarks import generation, startup, training
+from benchmarks.side_by_side import Row, machine, table
+from stage_lite.shipped import shipped_models
+
+PARTS = ("startup", "generation", "training")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--model", default="nano", help="name or folder (default: nano)")
+    parser.add_argument("--rounds", type=int, default=5, help="of each timing (default: 5)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of music (default: 8)")
+    parser.add_argument("--json", type=Path, help="also write the numbers there")
+    arguments = parser.parse_args()
+    parts = arguments.parts or list(PARTS)
+    unknown = sorted(set(parts) - set(PARTS))
+    if unknown:
+        parser.error(f"unknown parts {unknown}; expected some of {', '.join(PARTS)}")
+
+    where = machine()
+    print(", ".join(f"{name}: {value}" for name, value in where.items()))
+    if (where["load_before"] or 0) > 0.5:
+        print("note: the machine is busy with something else; ratios hold, absolute numbers do not")
+    rows: list[Row] = []
+    if "startup" in parts:
+        if "nano" in shipped_models():
+            rows += startup.measure(arguments.rounds)
+        else:
+            print("startup: left out, for there is no shipped model 'nano' here")
+    if {"generation", "training"} & set(parts):
+        model = sl.load(arguments.model)
+        print(model)
+        if "generation" in parts:
+            share = generation.same_codes(model)
+            print(f"greedy codes of both loops: {share:.1%} equal")
+            rows += generation.compare(model, arguments.seconds, arguments.rounds)
+        if "training" in parts:
+            rows += training.compare(model, arguments.seconds, rounds=arguments.rounds)
+    print(table(rows))
+    if arguments.json:
+        values = {"machine": where, "rows": [row.as_json() for row in rows]}
+        arguments.json.write_text(json.dumps(values, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
