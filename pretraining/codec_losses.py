@@ -22,7 +22,9 @@ class LogMelDistance(nn.Module):
         window = getattr(self, f"window_{n_fft}")
         spectrum = torch.stft(wav, n_fft, n_fft // 4, window=window, return_complex=True)
         power = torch.view_as_real(spectrum).square().sum(-1)
-        magnitude = (power / window.square().sum() + 1e-12).sqrt()  # the floor keeps gradients finite
+        magnitude = (
+            power / window.square().sum() + 1e-12
+        ).sqrt()  # the floor keeps gradients finite
         return torch.log10(getattr(self, f"filters_{n_fft}") @ magnitude + 1e-5)
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:

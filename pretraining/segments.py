@@ -13,7 +13,15 @@ from stage_lite.metronome import click_track
 
 STEMS = ("drums", "bass", "keys", "guitar", "other")
 # What a segment is: one stem, the sum of a random subset of stems, or a click track.
-KINDS = {"mix": 0.36, "drums": 0.17, "bass": 0.13, "keys": 0.12, "guitar": 0.12, "other": 0.04, "click": 0.06}
+KINDS = {
+    "mix": 0.36,
+    "drums": 0.17,
+    "bass": 0.13,
+    "keys": 0.12,
+    "guitar": 0.12,
+    "other": 0.04,
+    "click": 0.06,
+}
 
 
 def read_songs(corpus: Path, splits: tuple[str, ...]) -> list[dict]:
@@ -42,7 +50,9 @@ class Segments:
 
     def _make(self, step: int) -> Tensor:
         rng = np.random.default_rng([self.seed, step])
-        return torch.from_numpy(np.stack([self._segment(rng) for _ in range(self.batch_size)]))[:, None]
+        return torch.from_numpy(np.stack([self._segment(rng) for _ in range(self.batch_size)]))[
+            :, None
+        ]
 
     def _segment(self, rng: np.random.Generator) -> np.ndarray:
         for _ in range(8):  # silence teaches little: draw again

@@ -31,12 +31,18 @@ def make_block(corpus: Path, ids: list[str], codec_folder: Path, out: Path, name
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     codec, config = load_codec(codec_folder)
-    guard(codec)  # bf16 is three times as fast, and gives 92 (last) to 99 % (first codebook) the same codes
+    guard(
+        codec
+    )  # bf16 is three times as fast, and gives 92 (last) to 99 % (first codebook) the same codes
     fingerprint = hashlib.sha256((codec_folder / "codec.safetensors").read_bytes()).hexdigest()[:16]
-    writer = ShardWriter(out, card=config.card, prefix=name, songs_per_shard=10**9, codec=fingerprint)
+    writer = ShardWriter(
+        out, card=config.card, prefix=name, songs_per_shard=10**9, codec=fingerprint
+    )
     for song_id in ids:
         song = open_songs(corpus / song_id)[0]
-        heard = [t for t in TARGETS if t in song.stem_names and not song.labels["stems"][t]["silent"]]
+        heard = [
+            t for t in TARGETS if t in song.stem_names and not song.labels["stems"][t]["silent"]
+        ]
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             writer.add(*encode_song(codec, song, heard, {"mixture": mixes, "metronome": 1}))
     writer.flush()
@@ -63,7 +69,11 @@ def main() -> None:
             part = ids[start : start + BLOCK]
             name = f"{part[0][-5:]}"
             if not list(args.out.glob(f"{name}-*.safetensors")):
-                jobs.append(pool.submit(make_block, args.corpus, part, args.codec, args.out, name, args.mixes))
+                jobs.append(
+                    pool.submit(
+                        make_block, args.corpus, part, args.codec, args.out, name, args.mixes
+                    )
+                )
         for done, job in enumerate(as_completed(jobs), 1):
             print(f"block {job.result()}: {done} of {len(jobs)}", flush=True)
             write_registry(args.out, "*.safetensors")

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 from bf16_guard import guard
-from segments import Segments, read_songs
 from codec_losses import LogMelDistance, normalised_mse
+from segments import Segments, read_songs
 from torch import Tensor
 
 from stage_lite import checkpoint
@@ -55,7 +55,7 @@ class CodecTraining:
         self.config = CodecConfig(threshold_ema_dead_code=0)
         self.codec = build_codec(self.config, seed=args.seed)
         self.codec.requires_grad_(True)
-        print('in fp32, as bf16 is wrong there:', guard(self.codec), flush=True)
+        print("in fp32, as bf16 is wrong there:", guard(self.codec), flush=True)
         self.mean_decoder = build_codec(self.config, seed=args.seed).decoder.requires_grad_(False)
         self.adversary = self._build_adversary(args.seed)
         adam = {"betas": (0.8, 0.99), "foreach": True}
@@ -171,7 +171,9 @@ class CodecTraining:
                 book.cluster_size.mul_(mean / book.cluster_size.mean()).clamp_(min=0.1 * mean)
                 book.embed_avg.copy_(book.embed * book.cluster_size[:, None])
                 nearest = book.decode(book.encode(flat))
-                residual = residual - nearest.reshape(residual.shape[0], -1, residual.shape[1]).transpose(1, 2)
+                residual = residual - nearest.reshape(
+                    residual.shape[0], -1, residual.shape[1]
+                ).transpose(1, 2)
 
     def _train_adversary(self, fake: Tensor, real: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
@@ -248,7 +250,9 @@ def main() -> None:
         print(f"going on at step {training.step}", flush=True)
     length = SEGMENT_FRAMES * training.config.hop_length
     segments = Segments(read_songs(args.corpus, ("train",)), length, args.batch_size, args.seed)
-    held_out = Segments(read_songs(args.corpus, ("valid", "test")) or segments.songs, length, 48, 99)
+    held_out = Segments(
+        read_songs(args.corpus, ("valid", "test")) or segments.songs, length, 48, 99
+    )
     validation = held_out.batch(0)
     log = (args.out / "log.jsonl").open("a")
     print(f"{len(segments.songs)} songs to train on, {len(held_out.songs)} held out", flush=True)
@@ -266,7 +270,9 @@ def main() -> None:
             if training.step == args.quantise_from:
                 many = Segments(segments.songs, length, 160, args.seed + 7).batch(0)
                 with torch.no_grad():
-                    training.start_quantiser(torch.cat([training.latents(p).float() for p in many.split(16)]))
+                    training.start_quantiser(
+                        torch.cat([training.latents(p).float() for p in many.split(16)])
+                    )
             losses.append(training.train_step(segments.batch(training.step)))
             if training.step % 100 == 0:
                 keys = losses[-1].keys()

@@ -44,7 +44,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {})["json"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise StageLiteError(
             f"{path} is no whole checkpoint ({type(error).__name__}: {error}); "

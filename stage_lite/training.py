@@ -29,8 +29,8 @@ from . import checkpoint
 from .batch import Batch, hide_history, make_batch
 from .errors import StageLiteError
 from .examples import Example
-from .lm import forward
 from .listening import context_losses
+from .lm import forward
 from .prefix import extend_embedding, has_context_row, prefix_loss
 from .text import encode_text
 
@@ -55,9 +55,13 @@ class TrainingConfig:
     clip_norm: float = 1.0  # of the gradient [clips by value 1.0]
     context_dropout: float = 0.1  # share of windows without context [the same]
     text_dropout: float = 0.5  # share of windows without text [the same]
-    history_dropout: float = 0.0  # share of windows in which part of the target's past is hidden [0]
+    history_dropout: float = (
+        0.0  # share of windows in which part of the target's past is hidden [0]
+    )
     spread_positions: bool = False  # shift windows shorter than trained_s over all positions [no]
-    precision: str = "32-true"  # of Lightning Fabric: "32-true", "bf16-mixed", "16-mixed" [16-mixed]
+    precision: str = (
+        "32-true"  # of Lightning Fabric: "32-true", "bf16-mixed", "16-mixed" [16-mixed]
+    )
     init: str = "kaiming"  # of the context token, if the model has none yet [the same]
     save_every: int = 200  # steps; and at the end, and on Ctrl-C
     validate_every: int = 200  # steps; the first is step 0
@@ -252,7 +256,9 @@ class _Training:
         if config.spread_positions:
             longest = round(model.config.trained_s * model.frame_rate)
             room = [max(0, longest - _n_frames(model, e)) for e in examples]
-            offsets = torch.tensor([int(f * (r + 1)) for f, r in zip(fate[:, 2], room, strict=True)])
+            offsets = torch.tensor(
+                [int(f * (r + 1)) for f, r in zip(fate[:, 2], room, strict=True)]
+            )
         batch = make_batch(
             model,
             examples,
@@ -338,9 +344,7 @@ def _loop(training, folder, validation, progress, log_every, on_step) -> Run:
 def _validate(training: _Training, examples: Sequence[Example]) -> dict[str, float]:
     training.model.lm.eval()
     try:
-        losses = context_losses(
-            training.model, list(examples), precision=training.config.precision
-        )
+        losses = context_losses(training.model, list(examples), precision=training.config.precision)
     finally:
         training.model.lm.train()
     return {f"valid_{name}": round(value, 4) for name, value in losses.items()}

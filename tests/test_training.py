@@ -133,13 +133,23 @@ def test_dropping_everything_equals_plain_text_free_music():
 
 
 def test_a_checkpoint_of_another_seed_or_model_is_refused(tmp_path):
-    finetune(make_tiny_model(), DATA, steps=1, checkpoint_dir=tmp_path, progress=False, batch_size=2)
+    finetune(
+        make_tiny_model(), DATA, steps=1, checkpoint_dir=tmp_path, progress=False, batch_size=2
+    )
     with pytest.raises(StageLiteError, match="seed 0"):
         finetune(
-            make_tiny_model(), DATA, steps=2, checkpoint_dir=tmp_path, progress=False, batch_size=2, seed=1
+            make_tiny_model(),
+            DATA,
+            steps=2,
+            checkpoint_dir=tmp_path,
+            progress=False,
+            batch_size=2,
+            seed=1,
         )
     with pytest.raises(StageLiteError, match="holds a checkpoint"):
-        finetune(make_tiny_model(), DATA, steps=2, checkpoint_dir=tmp_path, progress=False, resume=False)
+        finetune(
+            make_tiny_model(), DATA, steps=2, checkpoint_dir=tmp_path, progress=False, resume=False
+        )
 
 
 def test_a_checkpoint_cut_in_half_is_named(tmp_path):
