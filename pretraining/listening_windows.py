@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from stage_lite.errors import StageLiteError
-from stage_lite.examples import Example, shuffle_contexts
+from stage_lite.examples import Example
 from stage_lite.shards import SHORT_NAMES, SILENCE_DB, ShardDataset
 
 FEWEST_BEATS = 4  # in a window: below, there is nothing to keep to
@@ -66,13 +65,14 @@ def draw_windows(
     )
 
 
-def shuffled_order(examples: Sequence[Example]) -> list[int]:
-    """Whose context each example gets in `examples.shuffle_contexts`."""
-    marked = [
-        dataclasses.replace(e, context_codes=torch.full((1, 1), i), target_codes=None)
-        for i, e in enumerate(examples)
-    ]
-    return [int(e.context_codes) for e in shuffle_contexts(marked)]
+def other_songs(examples: Sequence[Example], count: int = 20, seed: int = 0) -> list[list[int]]:
+    """For each example the numbers of at most `count` examples of other songs, drawn evenly."""
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for one in examples:
+        others = [i for i, e in enumerate(examples) if e.song_id != one.song_id]
+        chosen.append([int(i) for i in rng.permutation(others)[:count]])
+    return chosen
 
 
 def _streams(shard) -> dict[str, dict]:

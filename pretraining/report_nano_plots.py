@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
@@ -17,43 +18,38 @@ COLOURS = {
     "right": "#0072B2",
     "shuffled": "#D55E00",
 }
-TITLES = {
-    "beat_f1": "beat F1",
-    "onset_alignment": "onset alignment (0: chance)",
-    "loss": "teacher-forced loss, nats",
-}
+SCORES = {"beat_f1": "beat F1", "onset_alignment": "onset alignment (0: chance)"}
+LOSSES = {"loss": "whole window", "loss_first_s": "first second", "loss_hidden": "past hidden"}
 
 
 def draw_scores(targets: dict, file: Path) -> str:
-    """Points with intervals: real, right, shuffled, none, another song's stem."""
+    """Points with intervals: scores from the real stem to the floor, and gaps of the loss."""
     figure = Figure(figsize=(4.6 * len(targets), 8), layout="constrained")
-    axes = figure.subplots(len(TITLES), len(targets), sharey="row", squeeze=False)
+    axes = figure.subplots(len(SCORES) + 1, len(targets), sharey="row", squeeze=False)
     said = []
     for column, (target, one) in enumerate(targets.items()):
         lines = _lines(one)
-        for row, (metric, title) in enumerate(TITLES.items()):
-            axis = axes[row, column]
-            having = [(label, kind, e[metric]) for label, kind, e in lines if metric in e]
-            for x, (_, kind, e) in enumerate(having):
-                axis.errorbar(
-                    x, e["value"], [[e["value"] - e["low"]], [e["high"] - e["value"]]],
-                    fmt="o", color=COLOURS[kind], capsize=3,
-                )  # fmt: skip
-            axis.set_xticks(range(len(having)), [label for label, _, _ in having],
-                            rotation=30, ha="right", fontsize=8)  # fmt: skip
-            axis.grid(axis="y", alpha=0.3)
-            if row == 0:
-                axis.set_title(f"{target}, n = {one['n']} windows, {one['n_songs']} songs")
-            if column == 0:
-                axis.set_ylabel(title)
+        for row, (metric, title) in enumerate(SCORES.items()):
+            _points(axes[row, column], [(label, kind, e[metric]) for label, kind, e in lines])
+            axes[row, 0].set_ylabel(title)
+        gaps = [
+            (f"{condition}, {title}", "right", own["gap"][metric])
+            for condition, own in one["conditions"].items()
+            for metric, title in LOSSES.items()
+        ]
+        _points(axes[-1, column], gaps)
+        axes[-1, column].axhline(0, color="#999999", linewidth=0.7)
+        axes[-1, 0].set_ylabel("loss: another song's context\nminus the right one, nats")
+        axes[0, column].set_title(f"{target}, n = {one['n']} windows, {one['n_songs']} songs")
         said.append(
             f"{target}: "
             + ", ".join(f"{label} {e['beat_f1']['value']:.2f}" for label, _, e in lines)
         )
     _save(figure, file)
     return (
-        "Beat F1, onset alignment and loss with 95 % intervals for the real stem, stems generated "
-        f"with several contexts and another song's stem. Beat F1 of {'; of '.join(said)}."
+        "Beat F1 and onset alignment with 95 % intervals for the real stem, stems generated with "
+        "several contexts and other songs' stems, and the gaps of the loss. Beat F1 of "
+        f"{'; of '.join(said)}."
     )
 
 
@@ -87,7 +83,17 @@ def _lines(one: dict) -> list[tuple[str, str, dict]]:
     lines = [("real", "real", one["real"]), ("real, codec", "real_decoded", one["real_decoded"])]
     for condition, own in one["conditions"].items():
         lines += [(f"{condition}, {kind}", kind, own[kind]) for kind in ("right", "shuffled")]
-    return [*lines, ("no context", "none", one["none"]), ("other song", "other", one["other"])]
+    return [*lines, ("no context", "none", one["none"]), ("other songs", "other", one["other"])]
+
+
+def _points(axis: Axes, points: list[tuple[str, str, dict]]) -> None:
+    for x, (_, kind, e) in enumerate(points):
+        below, above = e["value"] - e["low"], e["high"] - e["value"]
+        axis.errorbar(x, e["value"], [[below], [above]], fmt="o", color=COLOURS[kind], capsize=3)
+    axis.set_xticks(
+        range(len(points)), [label for label, _, _ in points], rotation=30, ha="right", fontsize=8
+    )
+    axis.grid(axis="y", alpha=0.3)
 
 
 def _label(name: str) -> str:

@@ -1,6 +1,6 @@
 """Put trained models where the package loads them from, in half precision.
 
-python pretraining/ship_models.py --codec work/codec/codec --models nano-base=work/base/model nano=work/nano/model
+python pretraining/ship_models.py --codec work/codec/codec --models nano=work/nano/model
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Turn a corpus of rendered songs into token shards.
 
-    python pretraining/tokenize_corpus.py --corpus work/corpus --codec work/codec/codec --out work/tokens
+    python pretraining/tokenize_corpus.py --corpus work/corpus --codec CODEC --out work/tokens
 
 Songs are taken in blocks, one shard file a block; a block that is there is not made again, so the
 script can be stopped and started. Every stem that is heard becomes a stream, and for each of the

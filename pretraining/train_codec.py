@@ -158,7 +158,7 @@ class CodecTraining:
         return result.x, result.penalty
 
     def start_quantiser(self, latents: Tensor) -> None:
-        """k-means on many latents [N, D, T]; and the averages that audiocraft leaves inconsistent."""
+        """k-means on many latents [N, D, T], and the averages that audiocraft leaves wrong."""
         self.codec.train()
         with torch.no_grad():
             residual = latents

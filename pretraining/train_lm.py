@@ -1,6 +1,6 @@
 """Train nano-base (text to one stem or a mix) and, from it, nano (STAGE: context, token, target).
 
-    python pretraining/train_lm.py base --tokens work/tokens --codec work/codec/codec --out work/base
+    python pretraining/train_lm.py base --tokens work/tokens --codec CODEC --out work/base
     python pretraining/train_lm.py nano --tokens work/tokens --start work/base/model --out work/nano
 
 Each is a list of stages, short windows first; a stage is a data set and the step at which it ends.
@@ -44,6 +44,7 @@ class Stage:
 
 
 NONE = {"none": 1.0}
+COOLING = {"learning_rate": 5e-4, "cooldown_steps": 300}
 STAGES = {
     "base": [
         Stage(450, 1.28, 64, NONE, {"learning_rate": 1e-3, "warmup_steps": 100}),
@@ -55,7 +56,7 @@ STAGES = {
         Stage(400, 1.28, 64, {"self": 0.25, "click": 0.4, "mix": 0.35}, {"learning_rate": 1e-3}),
         Stage(1300, 1.92, 44, {"self": 0.05, "click": 0.3, "mix": 0.65}, {"learning_rate": 1e-3}),
         Stage(2050, 3.84, 22, {"click": 0.3, "mix": 0.7}, {"learning_rate": 7e-4}),
-        Stage(2450, 8.0, 10, {"click": 0.35, "mix": 0.65}, {"learning_rate": 5e-4, "cooldown_steps": 300}),
+        Stage(2450, 8.0, 10, {"click": 0.35, "mix": 0.65}, COOLING),
     ],
 }  # fmt: skip
 

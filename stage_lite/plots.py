@@ -38,7 +38,7 @@ COLOURS = {
     "mix": "#56B4E9",
     "click": "#000000",
 }
-BEAT, BAR = "#AAAAAA", "#333333"
+GREY, BEAT, BAR = "#777777", "#AAAAAA", "#333333"
 DPI = 110
 BUCKETS = 1500  # columns of a drawn waveform
 
@@ -203,9 +203,11 @@ def lock_bars(
 
 
 def colour_of(name: str) -> str:
-    """The colour of a stem; of the first stem that a longer name speaks of; else grey."""
+    """The colour of the first stem in a name; grey without one, and for "another song"."""
     words = re.findall(r"\w+", name.lower())
-    return next((COLOURS[word] for word in words if word in COLOURS), "#777777")
+    if "another" in words:
+        return GREY
+    return next((COLOURS[word] for word in words if word in COLOURS), GREY)
 
 
 def _draw_grid(axis: Any, beats: ndarray, downbeats: Sequence[float] | ndarray) -> None:

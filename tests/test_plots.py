@@ -90,7 +90,7 @@ def test_a_figure_is_saved_and_the_same_twice(tmp_path):
 def test_stems_keep_their_colours():
     assert plots.colour_of("drums, generated") == plots.colour_of("Drums") == "#D55E00"
     assert plots.colour_of("mix: what it hears") == plots.COLOURS["mix"]
-    assert plots.colour_of("another song") == "#777777"
+    assert plots.colour_of("drums of another song") == plots.colour_of("??") == plots.GREY
     assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
 
 
