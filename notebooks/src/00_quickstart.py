@@ -15,9 +15,13 @@
 # bass to the mix and its own drums.
 #
 # ```
-#  mix ──codec──▶ codes ─┐
-#                        ├─▶ [ context | C | target ] ──language model──▶ codes ──codec──▶ drums
-#  "drums, bossa nova" ──┘             C: the token that says "now play along"
+#   mix ──codec──▶ codes ──┐
+#                          ▼
+#                [ context | C | target ]◀── "drums, bossa nova"
+#                          │
+#                          └─language model──▶ codes ──codec──▶ drums
+#
+#   C: the context token, one step that says "now play along"
 # ```
 #
 # You will be able to
@@ -29,17 +33,19 @@
 # Computing: about a minute.
 
 # %%
-REPOSITORY = ""  # on Colab: the address of this repository; elsewhere `make lab` installed it all
+REPOSITORY = ""  # on Colab: this repository's address; elsewhere `make lab` did it all
 import subprocess
 import sys
 
 if REPOSITORY:
-    pip = "pip install -q -e stage-lite && pip install -q --no-deps -r stage-lite/requirements-nodeps.txt"
-    subprocess.run(f"git clone -q {REPOSITORY} stage-lite && {pip}", shell=True, check=True)
+    install = "pip install -q -e . && pip install -q --no-deps -r requirements-nodeps.txt"
+    command = f"git clone -q {REPOSITORY} stage-lite && cd stage-lite && {install}"
+    subprocess.run(command, shell=True, check=True)
     sys.path.insert(0, "stage-lite")
 import numpy as np
 import torch
 from IPython.display import display
+from torch import Tensor
 
 import stage_lite as sl
 from stage_lite import checks, plots
@@ -75,6 +81,7 @@ for s in songs:
 # %%
 song = songs[0]
 length_s = model.config.trained_s  # what the model was trained on
+assert length_s == 8
 window = {"start_s": max(0.0, song.downbeats[0] - 0.1), "duration_s": length_s}  # begins with a bar
 
 real = {stem: song.stem(stem, **window) for stem in ("drums", "bass")}
@@ -182,7 +189,7 @@ plots.beat_positions(onsets, beats, "Each dot is an onset; time goes upwards wit
 # for few and many onsets alike. By hand:
 
 # %%
-grid = best_subdivision(onsets["drums, real"], beats)  # lines per beat, chosen by the real drums
+grid = best_subdivision(onsets["drums, real"], beats)  # lines per beat
 
 
 def lock_by_hand(onset_times):
@@ -212,9 +219,8 @@ def show(name, value):
 for name, value in lock.items():
     show(name, value)
 if lock["drums, generated"] is not None:
-    print(
-        f"{(lock['drums, generated'] - floor) / (ceiling - floor):.0%} of the way from floor to ceiling"
-    )
+    share = (lock["drums, generated"] - floor) / (ceiling - floor)
+    print(f"{share:.0%} of the way from floor to ceiling")
 
 # %% [markdown]
 # ## 5. Words, seed, guidance
@@ -296,10 +302,8 @@ plots.waveforms(wavs, model.sample_rate, click_beats, click_bars, found)
 # ★★☆ · 15 minutes. Write `build_song`: stem after stem, from nothing but a click. The first stem hears the click. Each
 # later stem hears the sum of the stems so far, *without* the click: in training, a context was a click or a mix, never both.
 
+
 # %%
-from torch import Tensor
-
-
 def build_song(
     model: sl.StageModel, click: Tensor, descriptions: list[str], seed: int
 ) -> list[Tensor]:
