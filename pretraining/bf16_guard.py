@@ -2,7 +2,7 @@
 
 oneDNN on processors with AMX gives wrong numbers for some strided bf16 convolutions (16 -> 32
 channels, kernel 8, stride 4 with torch 2.13: cosine similarity 0.2 to the fp32 result; the gradient
-of the transposed one likewise) while every other layer of the codec is right. A codec trained with it
+of the transposed one likewise) while every other layer of the codec is right. A codec trained so
 diverges within 30 steps. So every convolution is tried once, forward and backward, and those that
 fail run in fp32 inside autocast.
 """
