@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+# Two processes that fill numba's cache at the same time can leave a broken one, which then crashes
+# every later process: librosa's compiled functions get a cache per test worker.
+worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+numba_cache = Path(__file__).parents[1] / ".pytest_cache" / "numba" / worker
+numba_cache.mkdir(parents=True, exist_ok=True)
+os.environ["NUMBA_CACHE_DIR"] = str(numba_cache)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
