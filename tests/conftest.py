@@ -17,7 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import jaxtyping
+import jaxtyping  # noqa: E402
 
 # Every shape in a signature of stage_lite is checked when the function is called in a test.
 jaxtyping.install_import_hook("stage_lite", "shapecheck.check")
