@@ -276,21 +276,23 @@ print("guidance 0 = no context, no words:", nothing)
 # ## 6. From a click alone
 #
 # A context need not be music. A metronome click goes through the same codec and the same token, and asks for drums at a
-# tempo of your choice. Change `bpm` and run the two cells again.
+# tempo of your choice. The floor here is the same request without the click. Change `bpm` and run the two cells again.
 
 # %%
 bpm = 100
 click_beats, click_bars = sl.beat_grid(bpm, beats_per_bar=4, duration_s=length_s, start_s=0.1)
 click = sl.click_track(click_beats, click_bars, duration_s=length_s, sample_rate=model.sample_rate)
 
-to_click = model.generate(click, model.sample_rate, "drums, rock", length_s, seed=SEED)
+request = {"description": "drums, rock", "duration_s": length_s, "seed": SEED}
+to_click = model.generate(click, model.sample_rate, **request)
+without = model.generate(**request)
 Clips([
     clip(f"click, {bpm} bpm", click, "which clicks are louder?"),
     clip("click and generated drums", mix([click, to_click.wav[0]]), "do click and drums become one sound?"),
 ])  # fmt: skip
 
 # %%
-wavs = {"click": click, "drums, generated": to_click.wav[0]}
+wavs = {"click": click, "drums to the click": to_click.wav[0], "drums without": without.wav[0]}
 found = {name: detect_onsets(wav, model.sample_rate) for name, wav in wavs.items()}
 for name, times in found.items():
     show(name, beat_lock(times, click_beats))
