@@ -24,7 +24,10 @@ from .metronome import check_times
 
 WINDOW_S = 0.032  # of one spectrum
 HOP_S = 0.005  # between two spectra
-QUIET_DB = 50.0  # what is so far below the loudest spectrum does not begin a note
+COMPRESSION = 100.0  # of the spectrum, whose largest value is 1: log(1 + 100 x)
+RISE = 0.04  # how far a peak stands out, where a step from silence to the loudest would be 1; the
+# hiss that a small codec leaves behind stays below, so that decoded drums have the onsets they had
+QUIET_DB = 40.0  # what is so far below the loudest spectrum does not begin a note
 TOLERANCE_S = 0.05  # an onset this near to a beat is on it
 
 
@@ -57,7 +60,7 @@ def detect_onsets(
         padded, n_fft, hop, window=torch.hann_window(n_fft), center=False, return_complex=True
     ).abs()  # [frequencies, frames]
     spectrum = spectrum / spectrum.amax()
-    loud = torch.log1p(1000 * _bands(spectrum, sample_rate))  # [bands, frames]
+    loud = torch.log1p(COMPRESSION * _bands(spectrum, sample_rate)) / np.log1p(COMPRESSION)
     lag = 2
     past = F.max_pool1d(loud.T[None], 3, 1, 1)[0].T  # a neighbour's energy that drifts is no onset
     flux = (loud[:, lag:] - past[:, :-lag]).clamp(min=0).mean(0)
@@ -152,7 +155,7 @@ def _peaks(flux: Tensor, level: Tensor, sensitivity: float) -> ndarray:
     soon = F.max_pool1d(F.pad(level[None], (0, near)), near + 1, 1)[
         0
     ]  # the note itself, not its edge
-    enough = around + 0.04 / sensitivity
+    enough = around + RISE / sensitivity
     found = (flux == highest) & (flux > enough) & (soon > level.max() * 10 ** (-QUIET_DB / 10))
     frames = found.nonzero()[:, 0]
     frames = frames[(torch.diff(frames, prepend=torch.tensor([-near - 1])) > 1)].numpy()

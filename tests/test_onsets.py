@@ -90,3 +90,12 @@ def test_beats_hit():
     assert beats_hit([], [1.0]) == 0.0
     with pytest.raises(StageLiteError, match="got no beats"):
         beats_hit([1.0], [])
+
+
+def test_hiss_begins_no_notes():
+    """What a small codec leaves between the hits is not taken for more hits."""
+    beats, _ = beat_grid(100, duration_s=4.0, start_s=0.2)
+    click = 0.7 * click_track(beats, duration_s=4.0, sample_rate=HZ)
+    hiss = torch.randn(click.shape, generator=torch.Generator().manual_seed(0))
+    found = detect_onsets(click + 0.005 * hiss, HZ)
+    assert len(found) == len(beats) and np.abs(found - beats).max() < 0.012
