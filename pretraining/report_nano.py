@@ -100,7 +100,8 @@ class Report:
             rows[f"{condition}/shuffled"] = shuffle_contexts(examples)
         losses = {name: self._losses(f"{target}, {name}", r) for name, r in rows.items()}
         codes = {name: self._generate(f"{target}, {name}", r) for name, r in rows.items()}
-        codes = {"real_decoded": [e.target_codes for e in rows["none"]]} | codes
+        decoded = "real_decoded" if args.corpus else "real"
+        codes = {decoded: [e.target_codes for e in rows["none"]]} | codes
         events = {
             name: self._events(f"{target}, {name}", [(self.codec_hash, c) for c in made], map_)
             for name, made in codes.items()
@@ -108,8 +109,6 @@ class Report:
         if args.corpus:
             audio = [("audio", self._stem(e)) for e in rows["none"]]
             events = {"real": self._events(f"{target}, real", audio, map_)} | events
-        else:
-            events["real"] = events["real_decoded"]
         examples = rows["none"]
         result = summarise(examples, losses, events)
         events["other"] = [events["real"][others[0]] for others in other_songs(examples)]
@@ -203,14 +202,16 @@ def summarise(
     Args:
         examples: the windows.
         losses: "none", "<condition>/right", "<condition>/shuffled" -> name -> one per window.
-        events: the same names and "real", "real_decoded" -> beats and onsets of each window.
+        events: the same names, "real" and, if that is another, "real_decoded" -> beats and onsets
+            of each window.
     """
     spread = Bootstrap([e.song_id for e in examples])
     scores = {name: _scores(examples, found) for name, found in events.items()}
     scores["other"] = _scores_of_others(examples, events["real"])
     result: dict = {"n": len(examples), "n_songs": spread.n_songs, "conditions": {}}
     for name in ("real", "real_decoded", "other", "none"):
-        result[name] = {m: spread.mean(scores[name][m]) for m in METRICS}
+        if name in scores:
+            result[name] = {m: spread.mean(scores[name][m]) for m in METRICS}
     result["none"] |= {m: spread.mean(losses["none"][m]) for m in LOSSES}
     for condition in sorted({name.partition("/")[0] for name in losses} - {"none"}):
         right, shuffled = f"{condition}/right", f"{condition}/shuffled"
@@ -239,7 +240,7 @@ def markdown(result: dict) -> str:
             f"Real stem: {result['real_is']}."
         )
         lines = {"real stem": one["real"]}
-        if result["real_is"] != "decoded codes":
+        if "real_decoded" in one:
             lines["real stem through the codec"] = one["real_decoded"]
         for condition, own in one["conditions"].items():
             lines[f"generated, right {condition}"] = own["right"]
@@ -354,6 +355,8 @@ def _mapper(workers: int) -> Iterator[Callable]:
     if not workers:
         yield map
         return
+    # Once here first: workers that compile librosa's functions together spoil numba's cache.
+    _find_events((np.random.default_rng(0).normal(size=(1, 64000)).astype(np.float32) / 10, 32000))
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         yield pool.map
 

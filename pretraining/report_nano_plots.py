@@ -80,7 +80,9 @@ def draw_onset_positions(positions: dict[str, dict[str, ndarray]], file: Path) -
 
 def _lines(one: dict) -> list[tuple[str, str, dict]]:
     """(label, kind, estimates) from the ceiling to the floor."""
-    lines = [("real", "real", one["real"]), ("real, codec", "real_decoded", one["real_decoded"])]
+    lines = [("real", "real", one["real"])]
+    if "real_decoded" in one:
+        lines.append(("real, codec", "real_decoded", one["real_decoded"]))
     for condition, own in one["conditions"].items():
         lines += [(f"{condition}, {kind}", kind, own[kind]) for kind in ("right", "shuffled")]
     return [*lines, ("no context", "none", one["none"]), ("other songs", "other", one["other"])]

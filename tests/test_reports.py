@@ -199,7 +199,7 @@ def test_share_of_the_gap(tmp_path):
     loss = {name: np.linspace(1, 2, 6) for name in report_nano.LOSSES}
     worse = {name: values + 0.5 for name, values in loss.items()}
     losses = {"none": worse, "mix/right": loss, "mix/shuffled": worse}
-    events = {"real": real, "real_decoded": real, "none": off}
+    events = {"real": real, "none": off}
     deaf = summarise(examples, losses, events | {"mix/right": off, "mix/shuffled": off})
     keen = summarise(examples, losses, events | {"mix/right": real, "mix/shuffled": off})
     for metric in report_nano.METRICS:
