@@ -70,9 +70,10 @@ data: $(STAMP)  ## make the music from nothing (needs mma, fluidsynth and fluid-
 
 train-nano: $(STAMP)  ## train codec, nano-base and nano from nothing (after make data; many hours; resumes)
 	$(RUN) pretraining/train_codec.py --corpus $(DATA) --out $(RUNS)/codec
-	$(RUN) pretraining/tokenize_corpus.py --corpus $(DATA) --codec $(RUNS)/codec/codec --out $(TOK)
+	$(RUN) pretraining/tokenize_corpus.py --corpus $(DATA) --codec $(RUNS)/codec/codec --train-seconds 20 --out $(TOK)
 	$(RUN) pretraining/train_lm.py base --tokens $(TOK) --codec $(RUNS)/codec/codec --out $(RUNS)/nano-base
-	$(RUN) pretraining/train_lm.py nano --tokens $(TOK) --start $(RUNS)/nano-base/model --out $(RUNS)/nano
+	$(RUN) pretraining/train_lm.py click --tokens $(TOK) --start $(RUNS)/nano-base/model --out $(RUNS)/click
+	$(RUN) pretraining/train_lm.py nano --tokens $(TOK) --start $(RUNS)/click/model --out $(RUNS)/nano
 
 bench: $(STAMP)  ## speed and memory, side by side with audiocraft's own loops
 	$(RUN) -m benchmarks

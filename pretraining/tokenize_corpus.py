@@ -4,7 +4,9 @@
 
 Songs are taken in blocks, one shard file a block; a block that is there is not made again, so the
 script can be stopped and started. Every stem that is heard becomes a stream, and for each of the
-targets a random mix of other stems, and one click track.
+targets a random mix of other stems, for drums and bass also all other stems together (`backing`),
+and one click track. Songs to train on may be cut (`--train-seconds`): more songs teach more than
+the rest of a song, and the encoder is the slow part.
 """
 
 import argparse
@@ -24,9 +26,12 @@ from stage_lite.song import open_songs
 
 TARGETS = ("drums", "bass", "keys", "guitar")
 BLOCK = 40  # songs per shard
+CONDITIONS = {"backing": {"drums": 1, "bass": 1}, "metronome": 1}
 
 
-def make_block(corpus: Path, ids: list[str], codec_folder: Path, out: Path, name: str, mixes: int):
+def make_block(
+    corpus: Path, ids: list[str], codec_folder: Path, out: Path, name: str, mixes: int, cut_s
+):
     """One shard file, in a process of its own."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -44,7 +49,11 @@ def make_block(corpus: Path, ids: list[str], codec_folder: Path, out: Path, name
             t for t in TARGETS if t in song.stem_names and not song.labels["stems"][t]["silent"]
         ]
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            writer.add(*encode_song(codec, song, heard, {"mixture": mixes, "metronome": 1}))
+            duration_s = cut_s if song.split == "train" else None
+            streams = encode_song(
+                codec, song, heard, {"mixture": mixes} | CONDITIONS, duration_s=duration_s
+            )
+        writer.add(*streams)
     writer.flush()
     return name
 
@@ -55,6 +64,7 @@ def main() -> None:
     parser.add_argument("--codec", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--mixes", type=int, default=1, help="random mixes per target and song")
+    parser.add_argument("--train-seconds", type=float, help="of a song of the train split")
     parser.add_argument("--first", type=int, default=0, help="number of the first song")
     parser.add_argument("--songs", type=int, default=10**9)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -71,7 +81,14 @@ def main() -> None:
             if not list(args.out.glob(f"{name}-*.safetensors")):
                 jobs.append(
                     pool.submit(
-                        make_block, args.corpus, part, args.codec, args.out, name, args.mixes
+                        make_block,
+                        args.corpus,
+                        part,
+                        args.codec,
+                        args.out,
+                        name,
+                        args.mixes,
+                        args.train_seconds,
                     )
                 )
         for done, job in enumerate(as_completed(jobs), 1):

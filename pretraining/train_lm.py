@@ -1,8 +1,10 @@
 """Train nano-base (text to one stem or a mix) and, from it, nano (STAGE: context, token, target).
 
     python pretraining/train_lm.py base --tokens work/tokens --codec CODEC --out work/base
-    python pretraining/train_lm.py nano --tokens work/tokens --start work/base/model --out work/nano
+    python pretraining/train_lm.py click --tokens work/tokens --start work/base/model --out work/1
+    python pretraining/train_lm.py nano --tokens work/tokens --start work/1/model --out work/nano
 
+`click` adds the token and ends with a model that keeps time with a click, `nano` goes on to mixes.
 Each is a list of stages, short windows first; a stage is a data set and the step at which it ends.
 The optimizer goes on from stage to stage. Run it again to go on where it was. `--scale 0.01` runs
 everything in a hundredth of the steps, to try the machinery.
@@ -44,6 +46,9 @@ class Stage:
 
 
 NONE = {"none": 1.0}
+HEARD = {"base": ["none"], "click": ["click", "mix"], "nano": ["click", "mix", "backing"]}
+HIDDEN = {"base": 0.3, "click": 0.85, "nano": 0.6}  # share of windows with some of the past hidden
+MUSIC = {"click": 0.2, "backing": 0.45, "mix": 0.35}
 COOLING = {"learning_rate": 5e-4, "cooldown_steps": 300}
 STAGES = {
     "base": [
@@ -52,11 +57,17 @@ STAGES = {
         Stage(700, 16.0, 6, NONE, {"learning_rate": 5e-4, "cooldown_steps": 100}),
     ],
     # Copying teaches where to look, clicks come next, mixes last (dev/LOG.md).
-    "nano": [
+    "click": [
         Stage(400, 1.28, 64, {"self": 0.25, "click": 0.4, "mix": 0.35}, {"learning_rate": 1e-3}),
         Stage(1300, 1.92, 44, {"self": 0.05, "click": 0.3, "mix": 0.65}, {"learning_rate": 1e-3}),
         Stage(2050, 3.84, 22, {"click": 0.3, "mix": 0.7}, {"learning_rate": 7e-4}),
         Stage(2450, 8.0, 10, {"click": 0.35, "mix": 0.65}, COOLING),
+    ],
+    # A past that is late by up to a second makes the model look into the context to find the beat.
+    "nano": [
+        Stage(4000, 2.56, 16, MUSIC, {"learning_rate": 8e-4, "history_delay": 0.4}),
+        Stage(5200, 8.0, 6, MUSIC,
+              {"learning_rate": 5e-4, "cooldown_steps": 1000, "history_delay": 0.4}),
     ],
 }  # fmt: skip
 
@@ -103,7 +114,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("highest")
-    nano = args.what == "nano"
+    nano = args.what != "base"  # the model hears a context
     if args.start:
         model = load(args.start)
         anchor = POSITIONS[args.positions] if nano else None
@@ -115,8 +126,10 @@ def main() -> None:
     # nano-base meets all positions that [context | token | target] will need
     model.config = dataclasses.replace(shipped, trained_s=SHIPPED_S if nano else 2 * SHIPPED_S)
     held_out = [
-        ShardDataset(args.tokens, "drums", window_s=2.56, conditions=c, split="valid", seed=5, n=48)
-        for c in ((["click"], ["mix"]) if nano else (["none"],))
+        ShardDataset(
+            args.tokens, "drums", window_s=2.56, conditions=[c], split="valid", seed=5, n=48
+        )
+        for c in HEARD[args.what]
     ]
     for stage in STAGES[args.what]:
         data = Described(
@@ -134,7 +147,7 @@ def main() -> None:
         def watch(step: int, loss: float) -> None:
             if step % 100 == 0:
                 print(step, round(loss, 3), flush=True)
-            if step % 200 == 0 and nano:
+            if step % 500 == 0 and nano:
                 watch_listening(model, held_out, args.out, step)
 
         run = finetune(
@@ -143,7 +156,7 @@ def main() -> None:
             steps=max(1, int(stage.until * args.scale)),
             checkpoint_dir=args.out,
             batch_size=stage.batch_size,
-            history_dropout=0.85 if nano else 0.3,
+            history_dropout=HIDDEN[args.what],
             text_dropout=0.3,
             spread_positions=True,
             precision="bf16-mixed",

@@ -87,6 +87,30 @@ def hide_history(batch: Batch, hidden: Bool[Tensor, "B S"], special_token_id: in
     return Batch(batch.prefix, inputs, batch.descriptions)
 
 
+def delay_history(batch: Batch, frames: Int[Tensor, " B"], special_token_id: int) -> Batch:
+    """The same batch, with the past that the target reads late by so many frames.
+
+    A past that is plausible and out of step is what a model meets when it has begun on the wrong
+    beat: with it, only the context tells where the beat is. Only inputs change, never the labels.
+
+        codes        1 2 3 4 5 6
+        read, by 2   . . 1 2 3 4      . = special token
+
+    Args:
+        frames: of each row, from 0 (unchanged) on.
+    """
+    first = batch.prefix.target_start
+    inputs = batch.inputs.clone()
+    for b in frames.nonzero()[:, 0].tolist():
+        for k in range(inputs.shape[1]):
+            at = batch.prefix.loss_mask[b, k, first:].nonzero()[:, 0] + first
+            late = min(int(frames[b]), len(at))
+            moved = inputs[b, k, at[: len(at) - late]]
+            inputs[b, k, at[:late]] = special_token_id
+            inputs[b, k, at[late:]] = moved
+    return Batch(batch.prefix, inputs, batch.descriptions)
+
+
 def _codes(
     model: StageModel, codes: Tensor | None, wav: Tensor | None, sample_rate: int
 ) -> Int[Tensor, "K T"] | None:

@@ -121,16 +121,18 @@ def list_conditions() -> list[str]:
 @condition("mixture")
 def mixture(song: Song, window: Window) -> Float[Tensor, "1 L"] | None:
     """The sum of a random non-empty subset of the other stems that are heard; no vocals."""
-    others = []
-    for name in song.stem_names:
-        if name != window.target and name not in NOT_MIXED:
-            wav = song.stem(name, window.start_s, window.duration_s)
-            if level_db(wav) > SILENCE_DB:
-                others.append(wav)
+    others = _others(song, window)
     if not others:
         return None
     chosen = int(window.rng().integers(1, 2 ** len(others)))  # one bit per stem
     return mix([wav for bit, wav in enumerate(others) if chosen >> bit & 1])
+
+
+@condition("backing")
+def backing(song: Song, window: Window) -> Float[Tensor, "1 L"] | None:
+    """The sum of all other stems that are heard, the whole song without the target; no vocals."""
+    others = _others(song, window)
+    return mix(others) if others else None
 
 
 @condition("metronome", needs_target=False)
@@ -146,3 +148,10 @@ def metronome(song: Song, window: Window) -> Float[Tensor, "1 L"] | None:
 def self_(song: Song, window: Window) -> Float[Tensor, "1 L"]:
     """The target itself: copying it teaches a model where to look."""
     return song.stem(window.target, window.start_s, window.duration_s)
+
+
+def _others(song: Song, window: Window) -> list[Float[Tensor, "1 L"]]:
+    """The stems that a target may be mixed with: heard in the window, not sung, not the target."""
+    names = [n for n in song.stem_names if n != window.target and n not in NOT_MIXED]
+    wavs = [song.stem(name, window.start_s, window.duration_s) for name in names]
+    return [wav for wav in wavs if level_db(wav) > SILENCE_DB]

@@ -41,8 +41,9 @@ def encode_song(
     codec: EncodecModel,
     song: Song,
     targets: Sequence[str] | None = None,
-    conditions: Mapping[str, int] | None = None,
+    conditions: Mapping[str, int | Mapping[str, int]] | None = None,
     seed: int = 0,
+    duration_s: float | None = None,
 ) -> tuple[dict, dict[str, Int[Tensor, "K T"]], dict[str, ndarray]]:
     """A song of a stem folder as streams of codes: `writer.add(*encode_song(codec, song))`.
 
@@ -50,9 +51,11 @@ def encode_song(
         codec: in eval mode.
         song: at the codec's sample rate.
         targets: stems to store as targets, with their contexts; None takes all that are heard.
-        conditions: name -> how many different ones; None is {"mixture": 2, "metronome": 1}. A
-            mixture keeps its stems and random seed for the whole song.
+        conditions: name -> how many different ones, for each target or, as target -> count, for
+            some; None is {"mixture": 2, "metronome": 1}. A mixture keeps its stems and random
+            seed for the whole song.
         seed: of the conditions' choices.
+        duration_s: only the first seconds of the song; None takes all of it.
 
     Returns:
         The song's labels, codes of each stream, levels of each stream in dBFS per second.
@@ -64,14 +67,15 @@ def encode_song(
         )
     targets = song.stem_names if targets is None else list(targets)
     conditions = {"mixture": 2, "metronome": 1} if conditions is None else conditions
-    wavs = {name: song.stem(name) for name in targets}
+    length_s = song.duration_s if duration_s is None else min(duration_s, song.duration_s)
+    wavs = {name: song.stem(name, 0.0, length_s) for name in targets}
     for name, count in conditions.items():
         known = get_condition(name)
         stream = SHORT_NAMES.get(known.name, known.name)
         for target in targets if known.needs_target else targets[:1]:
-            for number in range(count):
+            for number in range(count if isinstance(count, int) else count.get(target, 0)):
                 own_seed = zlib.crc32(f"{seed}/{song.id}/{name}/{target}/{number}".encode())
-                window = Window(song, 0.0, song.duration_s, target, own_seed)
+                window = Window(song, 0.0, length_s, target, own_seed)
                 wav = known(song, window)
                 if wav is not None:
                     base = f"{stream}:{target}" if known.needs_target else stream

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from . import checkpoint
-from .batch import Batch, hide_history, make_batch
+from .batch import Batch, delay_history, hide_history, make_batch
 from .errors import StageLiteError
 from .examples import Example
 from .listening import context_losses
@@ -58,6 +58,8 @@ class TrainingConfig:
     history_dropout: float = (
         0.0  # share of windows in which part of the target's past is hidden [0]
     )
+    history_delay: float = 0.0  # share of windows in which the target's past comes late [0]
+    longest_delay_s: float = 1.0  # by how much at most
     spread_positions: bool = False  # shift windows shorter than trained_s over all positions [no]
     precision: str = (
         "32-true"  # of Lightning Fabric: "32-true", "bf16-mixed", "16-mixed" [16-mixed]
@@ -271,6 +273,12 @@ class _Training:
             share = np.where(fate[:, 3] < config.history_dropout, fate[:, 4], 0.0)
             hidden = np.stack([rng.random(n_steps) for rng in draws]) < share[:, None]
             batch = hide_history(batch, torch.from_numpy(hidden), model.special_token_id)
+        if config.history_delay:
+            late = np.stack([rng.random(2) for rng in draws])  # drawn last: older runs stay as is
+            longest = max(1, round(config.longest_delay_s * model.frame_rate))
+            frames = 1 + (late[:, 1] * longest).astype(np.int64)
+            frames[late[:, 0] >= config.history_delay] = 0
+            batch = delay_history(batch, torch.from_numpy(frames), model.special_token_id)
         return batch
 
     def state(self) -> dict[str, Tensor]:

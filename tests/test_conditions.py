@@ -35,6 +35,16 @@ def test_mixture_is_a_random_nonempty_subset_of_the_others(song):
     assert all(subset and subset <= others for subset in seen)
 
 
+def test_backing_is_everything_but_the_target(song):
+    wav = get_condition("backing")(song, Window(song, 1.0, 2.0, "drums", 3))
+    others = [n for n in song.stem_names if n not in ("drums", "keys")]  # keys are silent
+    assert torch.allclose(wav, song.mix(others, 1.0, 2.0), atol=1e-6)
+    silent = Window(song, 1.0, 2.0, "drums", 3)
+    song_of_drums = open_songs(song.folder, sample_rate=RATE)[0]
+    song_of_drums.stem_names = ["drums", "keys"]
+    assert get_condition("backing")(song_of_drums, silent) is None
+
+
 def test_mixture_depends_on_the_window_only(song):
     window = Window(song, 1.0, 2.0, "bass", 7)
     assert torch.equal(get_condition("mix")(song, window), get_condition("mixture")(song, window))

@@ -443,6 +443,11 @@ def test_songs_become_token_shards(folder, tmp_path):
     assert {e.description for e in data} == {"drums, bossa nova", "bass, bossa nova"}
     with pytest.raises(StageLiteError, match="open the songs with sample_rate=8000"):
         encode_song(codec, open_songs(folder)[0])
+    conditions = {"backing": {"bass": 1}, "metronome": 1}
+    _, codes, _ = encode_song(codec, songs[0], ["drums", "bass"], conditions, duration_s=2.0)
+    assert set(codes) == {"drums", "bass", "click", "backing:bass"}
+    assert {c.shape[1] for c in codes.values()} == {100}
+    assert torch.equal(codes["drums"], encode(codec, songs[0].stem("drums", 0.0, 2.0)[None])[0])
 
 
 def test_labels_are_plain_json(folder):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import make_tiny_model
 
-from stage_lite.batch import hide_history, make_batch
+from stage_lite.batch import delay_history, hide_history, make_batch
 from stage_lite.checkpoint import load_checkpoint, save_checkpoint
 from stage_lite.errors import StageLiteError
 from stage_lite.examples import Example
@@ -103,6 +103,34 @@ def test_hidden_history_changes_inputs_of_the_target_only():
     assert torch.equal(changed, batch.prefix.loss_mask & changed) and changed.any()
     assert (hidden.inputs[batch.prefix.loss_mask] == 16).all()
     assert torch.equal(hidden.prefix.sequence, batch.prefix.sequence)  # labels
+
+
+def test_a_late_history_is_the_same_codes_later():
+    model = make_tiny_model()
+    batch = make_batch(model, DATA[:3])
+    late = delay_history(batch, torch.tensor([0, 3, 99]), 16)
+    first, n_frames = batch.prefix.target_start, batch.prefix.n_target_frames
+    for k in range(4):
+        true, read = (
+            x[:, k, first + k : first + k + n_frames] for x in (batch.inputs, late.inputs)
+        )
+        assert torch.equal(read[0], true[0])
+        assert torch.equal(read[1, 3:], true[1, :-3]) and (read[1, :3] == 16).all()
+        assert (read[2] == 16).all()  # later than the target is long: nothing is read
+    assert torch.equal(late.inputs[..., :first], batch.inputs[..., :first])
+    assert torch.equal(late.prefix.sequence, batch.prefix.sequence)  # labels
+
+
+def test_a_run_with_late_histories_resumes_to_the_same_bits(tmp_path):
+    settings = SETTINGS | {"history_delay": 0.7, "longest_delay_s": 0.1}
+    whole, first = (make_tiny_model(trained_s=0.5) for _ in range(2))
+    finetune(whole, DATA, steps=4, progress=False, **settings)
+    plain = make_tiny_model(trained_s=0.5)
+    finetune(plain, DATA, steps=4, progress=False, **SETTINGS)
+    finetune(first, DATA, steps=2, checkpoint_dir=tmp_path, progress=False, **settings)
+    finetune(first, DATA, steps=4, checkpoint_dir=tmp_path, progress=False, **settings)
+    assert torch.equal(weights(whole), weights(first))
+    assert not torch.equal(weights(whole), weights(plain))
 
 
 def test_code_losses_mean_is_the_prefix_loss():
