@@ -5,11 +5,13 @@
 A spectral loss from the first step collapses the codebooks, so the stages are (in steps):
 waveform terms alone; the log-mel distance fades in; the quantiser starts from k-means on a warm
 encoder; later an adversarial stage. From `--freeze` on only the decoder learns, so that codes made
-by then stay valid however long the decoder goes on. Run it again to go on where it was: batch `n`
+by then stay valid however long the decoder goes on; `--start CODEC` begins there with a codec that
+was trained before, whose checkpoint is gone. Run it again to go on where it was: batch `n`
 and the random numbers of step `n` depend on (seed, n) alone, so a resumed run equals a whole one.
 """
 
 import argparse
+import dataclasses
 import json
 import signal
 import time
@@ -22,7 +24,13 @@ from segments import Segments, read_songs
 from torch import Tensor
 
 from stage_lite import checkpoint
-from stage_lite.codec import CodecConfig, build_codec, restart_dead_codes, save_codec
+from stage_lite.codec import (
+    CodecConfig,
+    build_codec,
+    load_codec,
+    restart_dead_codes,
+    save_codec,
+)
 from stage_lite.upstream import audiocraft_classes
 
 SEGMENT_FRAMES = 32
@@ -32,6 +40,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="a trained codec: only its decoder goes on")
     parser.add_argument("--steps", type=int, default=40000)
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after this much time")
     parser.add_argument("--batch-size", type=int, default=10)
@@ -92,6 +101,15 @@ class CodecTraining:
         self.adversary.load_state_dict(checkpoint.unpack("adversary", tensors))
         checkpoint.unpack_optimizer("optimizer", tensors, self.optimizer)
         checkpoint.unpack_optimizer("adversary_optimizer", tensors, self.adversary_optimizer)
+
+    def start_from(self, folder: Path) -> None:
+        """Take over a codec whose encoder and codebooks are final."""
+        codec, config = load_codec(folder)
+        if dataclasses.replace(config, threshold_ema_dead_code=0) != self.config:
+            raise SystemExit(f"train_codec.py: {folder} is of another geometry than {self.config}")
+        self.codec.load_state_dict(codec.state_dict())
+        self.mean_decoder.load_state_dict(codec.decoder.state_dict())
+        self.step = self.args.freeze
 
     def learning_rate(self) -> float:
         warm = min(1.0, (self.step + 1) / 100)
@@ -248,6 +266,8 @@ def main() -> None:
         training.load(tensors)
         training.step = meta["step"]
         print(f"going on at step {training.step}", flush=True)
+    elif args.start:
+        training.start_from(args.start)
     length = SEGMENT_FRAMES * training.config.hop_length
     segments = Segments(read_songs(args.corpus, ("train",)), length, args.batch_size, args.seed)
     held_out = Segments(

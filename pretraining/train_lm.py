@@ -43,12 +43,13 @@ class Stage:
     batch_size: int
     conditions: dict[str, float]
     settings: dict = dataclasses.field(default_factory=dict)
+    context_s: tuple[float, float] | None = None  # shortest and longest of half of the contexts
 
 
 NONE = {"none": 1.0}
 HEARD = {"base": ["none"], "click": ["click", "mix"], "nano": ["click", "mix", "backing"]}
 HIDDEN = {"base": 0.3, "click": 0.85, "nano": 0.6}  # share of windows with some of the past hidden
-MUSIC = {"click": 0.2, "backing": 0.45, "mix": 0.35}
+MUSIC = {"click": 0.18, "backing": 0.34, "mix": 0.28, "stem": 0.2}
 COOLING = {"learning_rate": 5e-4, "cooldown_steps": 300}
 STAGES = {
     "base": [
@@ -67,7 +68,7 @@ STAGES = {
     "nano": [
         Stage(4000, 2.56, 16, MUSIC, {"learning_rate": 8e-4, "history_delay": 0.4}),
         Stage(5200, 8.0, 6, MUSIC,
-              {"learning_rate": 5e-4, "cooldown_steps": 1000, "history_delay": 0.4}),
+              {"learning_rate": 5e-4, "cooldown_steps": 1000, "history_delay": 0.4}, (3.0, 8.0)),
     ],
 }  # fmt: skip
 
@@ -82,7 +83,7 @@ class Described(ShardDataset):
         return example
 
 
-def new_base(tokens: Path, codec_folder: Path, dim: int, layers: int) -> StageModel:
+def new_base(tokens: list[Path], codec_folder: Path, dim: int, layers: int) -> StageModel:
     """An untrained model whose vocabulary is that of the shards."""
     codec, codec_config = load_codec(codec_folder)
     shards = ShardDataset(tokens, ["drums"], conditions="none").shards
@@ -100,7 +101,7 @@ def new_base(tokens: Path, codec_folder: Path, dim: int, layers: int) -> StageMo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=list(STAGES))
-    parser.add_argument("--tokens", type=Path, required=True)
+    parser.add_argument("--tokens", type=Path, required=True, nargs="+", help="folders of shards")
     parser.add_argument("--codec", type=Path)
     parser.add_argument("--start", type=Path, help="folder of the model to start from")
     parser.add_argument("--out", type=Path, required=True)
@@ -137,6 +138,8 @@ def main() -> None:
             TARGETS if nano else TARGETS | MIXES,
             window_s=stage.window_s,
             conditions=stage.conditions,
+            context_s=stage.context_s,
+            whole_context=0.5,
             text=TEXTS,
             seed=3,
             split="train",

@@ -101,8 +101,9 @@ class ShardDataset(Sequence):
         targets: stems to play, or stem -> weight. Songs or seconds without the stem are not drawn.
         window_s: length of the target.
         conditions: what stands in the context, name -> weight: "mix" (or "mixture"), "click" (or
-            "metronome"), "self" (the target itself, for a copying curriculum), "none", or any
-            stream in the shards. A plain list means equal weights.
+            "metronome"), "self" (the target itself, for a copying curriculum), "stem" (one other
+            of the targets, alone), "none", or any stream in the shards. A plain list means equal
+            weights.
         context_s: (shortest, longest): the context is the first x seconds of the window, x drawn
             evenly, as STAGE draws 5 to 10 s. None: the whole window.
         whole_context: with `context_s`, this share of the contexts is kept whole (STAGE: 0.05).
@@ -216,7 +217,7 @@ class ShardDataset(Sequence):
         song = self._songs[index][1]
         last = self._n_frames(song) - self.window_frames
         start = min(last, round(second * self.frame_rate) + int(rng.integers(self.frame_rate)))
-        names = _streams_for(song, condition, target)
+        names = self._streams_for(song, condition, target)
         heard = [name for name in names if self._heard(song, name)[second]]
         stream = heard[rng.integers(len(heard))] if heard else None
         frames = self._context_frames(rng)
@@ -293,6 +294,15 @@ class ShardDataset(Sequence):
         active = (seconds[width:] - seconds[:-width])[:n_starts]
         return active >= self.min_active * width
 
+    def _streams_for(self, song: Mapping, condition: str, target: str) -> list[str]:
+        condition = SHORT_NAMES.get(condition, condition)
+        bases = {
+            "none": set(),
+            "self": {target},
+            "stem": set(self.targets) - {target},
+        }.get(condition, {condition, f"{condition}:{target}"})
+        return [name for name in song["streams"] if name.partition("#")[0] in bases]
+
     def _find_starts(self, target: str, condition: str) -> Int[ndarray, "n 2"]:
         rows = [np.zeros((0, 2), dtype=np.int64)]
         for index, (_, song) in enumerate(self._songs):
@@ -300,7 +310,7 @@ class ShardDataset(Sequence):
                 continue
             usable = self._heard(song, target)
             if condition != "none":
-                names = _streams_for(song, condition, target)
+                names = self._streams_for(song, condition, target)
                 heard = [self._heard(song, name) for name in names]
                 usable = usable & np.any([*heard, np.zeros_like(usable)], axis=0)
             seconds = np.flatnonzero(usable)
@@ -317,14 +327,6 @@ class ShardDataset(Sequence):
             f"split {self.split!r}; the shards hold the streams {streams} and splits {splits}; "
             "take another name, a shorter window or another split"
         )
-
-
-def _streams_for(song: Mapping, condition: str, target: str) -> list[str]:
-    condition = SHORT_NAMES.get(condition, condition)
-    if condition == "none":
-        return []
-    bases = {target} if condition == "self" else {condition, f"{condition}:{target}"}
-    return [name for name in song["streams"] if name.partition("#")[0] in bases]
 
 
 def _shard_files(folder: str | Path | Sequence[str | Path], verify: bool) -> list[Path]:

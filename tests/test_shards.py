@@ -129,6 +129,18 @@ def test_condition_weights(folder):
     assert none.context_codes is None and none.condition == "none"
 
 
+def test_one_other_stem_as_context(folder):
+    dataset = ShardDataset(folder, ["drums", "bass"], conditions="stem", n=40)
+    for e in dataset:
+        other = {"drums": "bass", "bass": "drums"}[e.target_name]
+        start = round(e.start_s * 50)
+        song = next(shard for shard in dataset.shards if e.song_id in shard.songs)
+        length = e.context_codes.shape[1]
+        assert torch.equal(e.context_codes, song.codes(e.song_id, other, start, start + length))
+    with pytest.raises(StageLiteError, match="condition 'stem'"):
+        ShardDataset(folder, "drums", conditions="stem")
+
+
 def test_context_lengths_are_drawn_as_stage_draws_them(folder):
     dataset = ShardDataset(folder, "drums", context_s=(5.0, 7.0), whole_context=0.1, n=400)
     lengths = np.array([e.context_codes.shape[1] for e in dataset])
