@@ -15,7 +15,7 @@ FEWEST_BEATS = 4  # in a window: below, there is nothing to keep to
 
 
 def draw_windows(
-    tokens: Path,
+    tokens: Path | Sequence[Path],
     target: str,
     conditions: Sequence[str],
     n: int,
@@ -27,7 +27,7 @@ def draw_windows(
     """The same n windows for every condition, so that conditions compare.
 
     Args:
-        tokens: folder of shards.
+        tokens: folder of shards, or several.
         target: stem that is heard in at least half of each window.
         conditions: "click", "mix" or any stream; each must be there and heard in each window.
         n: how many; a window depends on (seed, number) alone.

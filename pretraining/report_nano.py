@@ -57,7 +57,9 @@ LOSSES = ("loss", "loss_first_s", "loss_hidden")
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--tokens", type=Path, required=True, help="shards with the test split")
+    parser.add_argument(
+        "--tokens", type=Path, nargs="+", required=True, help="shards with the test split"
+    )
     parser.add_argument("--corpus", type=Path, help="the songs as audio, for the real stem")
     parser.add_argument("--out", type=Path, required=True, help="JSON; pictures go beside it")
     parser.add_argument("--cache", type=Path, help="default: FILE.cache beside --out")

@@ -14,10 +14,12 @@ import argparse
 import dataclasses
 import json
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from vocabulary import words_of
+from vocabulary import add_words, words_of
 
 from stage_lite.codec import load_codec
 from stage_lite.examples import Example
@@ -44,12 +46,25 @@ class Stage:
     conditions: dict[str, float]
     settings: dict = dataclasses.field(default_factory=dict)
     context_s: tuple[float, float] | None = None  # shortest and longest of half of the contexts
+    clicks: float = 0.0  # share of windows whose target is the click of a mix or stem
 
 
 NONE = {"none": 1.0}
-HEARD = {"base": ["none"], "click": ["click", "mix"], "nano": ["click", "mix", "backing"]}
+HEARD = {  # (target, context) whose listening is watched
+    "base": [],
+    "click": [("drums", "click"), ("drums", "mix")],
+    "nano": [
+        ("drums", "click"),
+        ("drums", "mix"),
+        ("drums", "backing"),
+        ("click", "backing:drums"),
+    ],
+}
 HIDDEN = {"base": 0.3, "click": 0.85, "nano": 0.6}  # share of windows with some of the past hidden
 MUSIC = {"click": 0.18, "backing": 0.34, "mix": 0.28, "stem": 0.2}
+# What is heard where the click itself is to be played: it is in none of them.
+UNDER_CLICK = {"backing:drums": 0.25, "mix:drums": 0.3, "backing:bass": 0.1, "mix:bass": 0.1,
+               "mix:keys": 0.1, "drums": 0.05, "bass": 0.05, "guitar": 0.05}  # fmt: skip
 COOLING = {"learning_rate": 5e-4, "cooldown_steps": 300}
 STAGES = {
     "base": [
@@ -64,11 +79,12 @@ STAGES = {
         Stage(2050, 3.84, 22, {"click": 0.3, "mix": 0.7}, {"learning_rate": 7e-4}),
         Stage(2450, 8.0, 10, {"click": 0.35, "mix": 0.65}, COOLING),
     ],
-    # A past that is late by up to a second makes the model look into the context to find the beat.
+    # A past that is late by up to a second makes the model look into the context to find the beat,
+    # and so does the click as a target: of all targets it is the one that is nothing but rhythm.
     "nano": [
-        Stage(4000, 2.56, 16, MUSIC, {"learning_rate": 8e-4, "history_delay": 0.4}),
-        Stage(5200, 8.0, 6, MUSIC,
-              {"learning_rate": 5e-4, "cooldown_steps": 1000, "history_delay": 0.4}, (3.0, 8.0)),
+        Stage(2300, 3.12, 14, MUSIC, {"learning_rate": 8e-4, "history_delay": 0.4}, clicks=0.35),
+        Stage(3100, 8.0, 6, MUSIC, {"learning_rate": 5e-4, "cooldown_steps": 700,
+              "history_delay": 0.4}, context_s=(3.0, 8.0), clicks=0.12),
     ],
 }  # fmt: skip
 
@@ -81,6 +97,21 @@ class Described(ShardDataset):
         if example.target_name.startswith("mix:"):
             return dataclasses.replace(example, description=f"mix, {example.family}")
         return example
+
+
+class Blend(Sequence):
+    """Examples of several data sets, each with its share; example i depends on (seed, i) only."""
+
+    def __init__(self, parts: Sequence[tuple[float, Sequence[Example]]], seed: int):
+        self.parts, self.seed = parts, seed
+
+    def __len__(self) -> int:
+        return min(len(data) for _, data in self.parts)
+
+    def __getitem__(self, i: int) -> Example:
+        shares = np.cumsum([share for share, _ in self.parts])
+        drawn = np.random.default_rng([self.seed, 2, i]).random() * shares[-1]
+        return self.parts[int(np.searchsorted(shares, drawn, "right"))][1][i]
 
 
 def new_base(tokens: list[Path], codec_folder: Path, dim: int, layers: int) -> StageModel:
@@ -120,6 +151,7 @@ def main() -> None:
         model = load(args.start)
         anchor = POSITIONS[args.positions] if nano else None
         name = args.out.name
+        add_words(model, ["click"])
         model.config = dataclasses.replace(model.config, name=name, anchor_frames=anchor)
     else:
         model = new_base(args.tokens, args.codec, args.dim, args.layers)
@@ -127,17 +159,12 @@ def main() -> None:
     # nano-base meets all positions that [context | token | target] will need
     model.config = dataclasses.replace(shipped, trained_s=SHIPPED_S if nano else 2 * SHIPPED_S)
     held_out = [
-        ShardDataset(
-            args.tokens, "drums", window_s=2.56, conditions=[c], split="valid", seed=5, n=48
-        )
-        for c in HEARD[args.what]
+        ShardDataset(args.tokens, t, window_s=2.56, conditions=[c], split="valid", seed=5, n=48)
+        for t, c in HEARD[args.what]
     ]
     for stage in STAGES[args.what]:
-        data = Described(
-            args.tokens,
-            TARGETS if nano else TARGETS | MIXES,
+        shared = dict(
             window_s=stage.window_s,
-            conditions=stage.conditions,
             context_s=stage.context_s,
             whole_context=0.5,
             text=TEXTS,
@@ -146,6 +173,11 @@ def main() -> None:
             n=10**9,
             verify=False,
         )
+        targets = TARGETS if nano else TARGETS | MIXES
+        data = Described(args.tokens, targets, conditions=stage.conditions, **shared)
+        if stage.clicks:
+            clicks = ShardDataset(args.tokens, "click", conditions=UNDER_CLICK, **shared)
+            data = Blend([(1 - stage.clicks, data), (stage.clicks, clicks)], seed=3)
 
         def watch(step: int, loss: float) -> None:
             if step % 100 == 0:

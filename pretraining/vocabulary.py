@@ -1,13 +1,17 @@
 """The words that the nano models know: those of the corpus's texts, all families, the stems."""
 
+import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from stage_lite.shards import Shard
-from stage_lite.text import build_vocabulary
+import torch
 
-ALWAYS = "drums bass keys guitar other mix"
+from stage_lite.model import StageModel
+from stage_lite.shards import Shard
+from stage_lite.text import WordConditioner, build_vocabulary, text_conditioner
+
+ALWAYS = "drums bass keys guitar other mix click"
 GROOVES = Path(__file__).parents[1] / "data_samples" / "make" / "grooves.json"
 
 
@@ -20,3 +24,22 @@ def words_of(shards: Iterable[Shard]) -> list[str]:
             for field in ("description", "description_long"):
                 texts += (song.get(field) or {}).values()
     return build_vocabulary(texts)
+
+
+def add_words(model: StageModel, words: Sequence[str], seed: int = 0) -> None:
+    """Teach a trained model words that it lacks, in place; the old rows stay as they are."""
+    old: WordConditioner = text_conditioner(model.lm)
+    new = [word for word in words if word not in old.vocabulary]
+    if not new:
+        return
+    vocabulary = (*old.vocabulary, *new)
+    table = torch.nn.Embedding(len(vocabulary) + 2, old.embed.embedding_dim)
+    with torch.no_grad():
+        table.weight.normal_(
+            std=float(old.embed.weight.std()), generator=torch.Generator().manual_seed(seed)
+        )
+        table.weight[: len(old.embed.weight)] = old.embed.weight
+    old.embed, old.vocabulary = table, vocabulary
+    old._id_of_word = {word: i + 2 for i, word in enumerate(vocabulary)}
+    lm = dataclasses.replace(model.config.lm, vocabulary=vocabulary)
+    model.config = dataclasses.replace(model.config, lm=lm)

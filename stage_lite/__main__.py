@@ -130,9 +130,21 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return doctor.main()
 
 
+SMALL_DIM = 512  # width of a model below which a step is many small calls
+
+
+def _one_thread() -> None:
+    """Generation with a small model gains nothing by a second thread, and where the machine is busy
+    each of its many small calls waits for that thread (dev/LOG.md: five times as long)."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from . import demo
 
+    _one_thread()
     demo.run(
         out=arguments.out,
         seed=arguments.seed,
@@ -153,6 +165,8 @@ def _generate(arguments: argparse.Namespace) -> int:
         raise StageLiteError("--mix-out needs --context: without one there is nothing to mix with")
     context, sample_rate = load_audio(arguments.context) if arguments.context else (None, None)
     model = load(arguments.model)
+    if model.lm.dim < SMALL_DIM:
+        _one_thread()
     out = model.generate(
         context=context,
         context_sample_rate=sample_rate,
