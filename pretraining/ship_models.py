@@ -21,8 +21,9 @@ def main() -> None:
     args = parser.parse_args()
     shared = args.out / "nano-codec"
     shared.mkdir(parents=True, exist_ok=True)
-    for file in ("config.json", "codec.safetensors"):
-        shutil.copyfile(args.codec / file, shared / file)
+    if args.codec.resolve() != shared.resolve():  # else it is shipped already
+        for file in ("config.json", "codec.safetensors"):
+            shutil.copyfile(args.codec / file, shared / file)
     codec, _ = load_codec(shared)
     for item in args.models:
         name, folder = item.split("=", 1)

@@ -82,9 +82,11 @@ STAGES = {
     # A past that is late by up to a second makes the model look into the context to find the beat,
     # and so does the click as a target: of all targets it is the one that is nothing but rhythm.
     "nano": [
-        Stage(2300, 3.12, 14, MUSIC, {"learning_rate": 8e-4, "history_delay": 0.4}, clicks=0.35),
-        Stage(3100, 8.0, 6, MUSIC, {"learning_rate": 5e-4, "cooldown_steps": 700,
+        Stage(2700, 3.12, 14, MUSIC, {"learning_rate": 8e-4, "history_delay": 0.4}, clicks=0.35),
+        Stage(3500, 8.0, 6, MUSIC, {"learning_rate": 5e-4, "cooldown_steps": 700,
               "history_delay": 0.4}, context_s=(3.0, 8.0), clicks=0.12),
+        Stage(4350, 8.0, 6, MUSIC, {"learning_rate": 5e-4, "cooldown_steps": 650,
+              "history_delay": 0.4}, context_s=(3.0, 8.0), clicks=0.2),
     ],
 }  # fmt: skip
 
