@@ -47,14 +47,24 @@ class _AddingLinear(Linear):
         self.transposed = weight.t()
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.bias is None and x.dim() == 2:
-            return torch.mm(x, self.transposed)
-        return super().__call__(x)
+        if self.bias is not None or x.dim() != 2:
+            return super().__call__(x)
+        if _few(x):
+            return torch.mm(self.weight, x.t()).t().contiguous()
+        return torch.mm(x, self.transposed)
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        if self.bias is None and x.dim() == 2:
-            return torch.addmm(residual, x, self.transposed)
-        return super().add_to(residual, x)
+        if self.bias is not None or x.dim() != 2:
+            return super().add_to(residual, x)
+        if _few(x):
+            return torch.addmm(residual.t(), self.weight, x.t()).t().contiguous()
+        return torch.addmm(residual, x, self.transposed)
+
+
+def _few(x: Tensor) -> bool:
+    """Whether the matrix should stand on the left: with 2 to 8 rows on a CPU it is then read 1.2 to
+    3.3 times as fast (dev/LOG.md)."""
+    return 2 <= x.shape[0] <= 8 and x.device.type == "cpu"
 
 
 def linear_for(weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None) -> Linear:
