@@ -33,13 +33,13 @@ def add_words(model: StageModel, words: Sequence[str], seed: int = 0) -> None:
     if not new:
         return
     vocabulary = (*old.vocabulary, *new)
-    table = torch.nn.Embedding(len(vocabulary) + 2, old.embed.embedding_dim)
+    longer = WordConditioner(vocabulary, old.embed.embedding_dim, old.output_proj.out_features)
+    longer.output_proj = old.output_proj
+    longer.train(old.training)
     with torch.no_grad():
-        table.weight.normal_(
-            std=float(old.embed.weight.std()), generator=torch.Generator().manual_seed(seed)
-        )
-        table.weight[: len(old.embed.weight)] = old.embed.weight
-    old.embed, old.vocabulary = table, vocabulary
-    old._id_of_word = {word: i + 2 for i, word in enumerate(vocabulary)}
+        generator = torch.Generator().manual_seed(seed)
+        longer.embed.weight.normal_(std=float(old.embed.weight.std()), generator=generator)
+        longer.embed.weight[: len(old.embed.weight)] = old.embed.weight
+    model.lm.condition_provider.conditioners["description"] = longer
     lm = dataclasses.replace(model.config.lm, vocabulary=vocabulary)
     model.config = dataclasses.replace(model.config, lm=lm)
