@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +25,7 @@ class Batch:
     prefix: Prefix
     inputs: Int[Tensor, "B K S"]  # prefix.sequence, or with some of the target's past hidden
     descriptions: list[str | None]
+    examples: Sequence[Example] = ()  # what the rows were made from
 
 
 def make_batch(
@@ -71,7 +72,7 @@ def make_batch(
     if text_dropped is not None:
         gone = text_dropped.tolist()
         descriptions = [None if g else d for d, g in zip(descriptions, gone, strict=True)]
-    return Batch(prefix, prefix.sequence, descriptions)
+    return Batch(prefix, prefix.sequence, descriptions, examples)
 
 
 def hide_history(batch: Batch, hidden: Bool[Tensor, "B S"], special_token_id: int) -> Batch:
@@ -84,7 +85,7 @@ def hide_history(batch: Batch, hidden: Bool[Tensor, "B S"], special_token_id: in
     hide = (hidden[:, None, :] & batch.prefix.loss_mask)[..., first:]
     inputs = batch.prefix.sequence.clone()
     inputs[..., first:] = inputs[..., first:].masked_fill(hide, special_token_id)
-    return Batch(batch.prefix, inputs, batch.descriptions)
+    return replace(batch, inputs=inputs)
 
 
 def delay_history(batch: Batch, frames: Int[Tensor, " B"], special_token_id: int) -> Batch:
@@ -108,7 +109,7 @@ def delay_history(batch: Batch, frames: Int[Tensor, " B"], special_token_id: int
             moved = inputs[b, k, at[: len(at) - late]]
             inputs[b, k, at[:late]] = special_token_id
             inputs[b, k, at[late:]] = moved
-    return Batch(batch.prefix, inputs, batch.descriptions)
+    return replace(batch, inputs=inputs)
 
 
 def _codes(

@@ -99,6 +99,7 @@ def finetune(
     progress: bool | Callable[[int, int], None] = True,
     log_every: int = 10,
     on_step: Callable[[int, float], None] | None = None,
+    auxiliary: nn.Module | None = None,
     **settings: Any,
 ) -> Run:
     """Train the LM of a model, in place, up to `steps` optimizer steps in all.
@@ -120,6 +121,10 @@ def finetune(
         progress: a bar, nothing, or a function of (steps done, steps).
         log_every: steps between rows of the log.
         on_step: called with (step, loss) after each step.
+        auxiliary: a second thing to learn from the same steps. It is called with (hidden, batch),
+            hidden being the last layer's normalised output Float[B, S, dim], and gives a scalar
+            that is added to the loss; its parameters are trained and checkpointed too. The logged
+            loss stays that of the codes.
 
     Raises:
         StageLiteError: no data, a checkpoint of other settings or another model, a loss that is
@@ -133,7 +138,7 @@ def finetune(
     if not has_context_row(model.lm) and _has_context(dataset):
         extend_embedding(model.lm, init=config.init, seed=config.seed)
     fabric = fabric or _fabric(model, config)
-    training = _Training(model, dataset, steps, config, fabric)
+    training = _Training(model, dataset, steps, config, fabric, auxiliary)
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     if folder is not None and (folder / CHECKPOINT).exists():
         if not resume:
@@ -155,15 +160,15 @@ class _Sealed:
 class _Step(nn.Module):
     """Inputs -> loss per codebook; a module, so that Fabric can wrap it for precision and DDP."""
 
-    def __init__(self, model: StageModel):
+    def __init__(self, model: StageModel, auxiliary: nn.Module | None):
         super().__init__()
-        self.lm = model.lm
+        self.lm, self.auxiliary = model.lm, auxiliary
 
-    def forward(self, sealed: _Sealed) -> tuple[Tensor, Tensor]:
+    def forward(self, sealed: _Sealed) -> tuple[Tensor, Tensor, Tensor | float]:
         batch = sealed.batch
         text, text_mask = encode_text(self.lm, batch.descriptions)
         prefix = batch.prefix
-        logits = forward(
+        logits, hidden = forward(
             self.lm,
             batch.inputs,
             prefix.attention_mask,
@@ -171,16 +176,19 @@ class _Step(nn.Module):
             text,
             text_mask,
             first_step=prefix.target_start - 1,
+            need_hidden=True,
         )
-        return prefix_loss(logits, prefix)
+        more = 0.0 if self.auxiliary is None else self.auxiliary(hidden, batch)
+        return *prefix_loss(logits, prefix), more
 
 
 class _Training:
     """Model, optimizer and the number of the next step."""
 
-    def __init__(self, model, dataset, steps: int, config: TrainingConfig, fabric):
+    def __init__(self, model, dataset, steps: int, config: TrainingConfig, fabric, auxiliary):
         self.model, self.dataset, self.steps = model, dataset, steps
         self.config, self.fabric, self.step = config, fabric, 0
+        self.auxiliary = auxiliary
         self.log: list[dict[str, Any]] = []
         rows = config.batch_size // (config.accumulation * fabric.world_size)
         if rows * config.accumulation * fabric.world_size != config.batch_size:
@@ -189,7 +197,8 @@ class _Training:
                 f"accumulation steps on {fabric.world_size} processes"
             )
         self.rows = rows  # examples of one forward pass of this process
-        parameters = [p for p in model.lm.parameters() if p.requires_grad]
+        learned = [model.lm] if auxiliary is None else [model.lm, auxiliary]
+        parameters = [p for module in learned for p in module.parameters() if p.requires_grad]
         on_cpu_or_gpu = fabric.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.AdamW(
             parameters,
@@ -198,7 +207,7 @@ class _Training:
             weight_decay=config.weight_decay,
             fused=on_cpu_or_gpu,
         )
-        self.module, self.fabric_optimizer = fabric.setup(_Step(model), self.optimizer)
+        self.module, self.fabric_optimizer = fabric.setup(_Step(model, auxiliary), self.optimizer)
         self._ahead: dict[int, Any] = {}
         self._pool = ThreadPoolExecutor(1)
 
@@ -217,8 +226,8 @@ class _Training:
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
             with self.fabric.no_backward_sync(self.module, enabled=not last):
-                loss, per_codebook = self.module(_Sealed(batch))
-                self.fabric.backward(loss / len(batches))
+                loss, per_codebook, more = self.module(_Sealed(batch))
+                self.fabric.backward((loss + more) / len(batches))
             losses.append(loss.detach())
             codebooks.append(per_codebook.detach())
         loss = torch.stack(losses).mean()
@@ -282,9 +291,10 @@ class _Training:
         return batch
 
     def state(self) -> dict[str, Tensor]:
-        return checkpoint.pack("lm", self.model.lm.state_dict()) | checkpoint.pack_optimizer(
-            "optimizer", self.optimizer
-        )
+        modules = checkpoint.pack("lm", self.model.lm.state_dict())
+        if self.auxiliary is not None:
+            modules |= checkpoint.pack("auxiliary", self.auxiliary.state_dict())
+        return modules | checkpoint.pack_optimizer("optimizer", self.optimizer)
 
     def save(self, folder: Path) -> None:
         if self.fabric.is_global_zero:
@@ -300,6 +310,8 @@ class _Training:
             )
         try:
             self.model.lm.load_state_dict(checkpoint.unpack("lm", tensors))
+            if self.auxiliary is not None:
+                self.auxiliary.load_state_dict(checkpoint.unpack("auxiliary", tensors))
             checkpoint.unpack_optimizer("optimizer", tensors, self.optimizer)
         except (RuntimeError, ValueError) as error:
             raise StageLiteError(

@@ -1,6 +1,7 @@
 """pretraining/train_lm.py: a run on tiny shards, blended data sets, words that are added later."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import torch
 from conftest import TINY_CARD, make_tiny_model
 
+from stage_lite.batch import make_batch
+from stage_lite.examples import Example
 from stage_lite.model import load
 from stage_lite.shards import ShardWriter
 from stage_lite.text import encode_text
@@ -15,6 +18,7 @@ from stage_lite.text import encode_text
 sys.path.insert(0, str(Path(__file__).parents[1] / "pretraining"))
 
 import train_lm
+from beat_head import N_PHASES, UNKNOWN, BeatHead, beat_labels
 from train_lm import Blend, Stage
 from vocabulary import add_words
 
@@ -35,14 +39,15 @@ def shards(folder: Path, n_songs: int = 12) -> Path:
     return folder
 
 
-def test_a_run_of_the_nano_recipe_resumes_and_leaves_a_model(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("what", ["nano", "follow"])
+def test_a_run_of_a_recipe_resumes_and_leaves_a_model(what, tmp_path, monkeypatch, capsys):
     tokens = shards(tmp_path / "tokens")
-    settings = {"history_delay": 0.4, "learning_rate": 1e-3}
+    settings = {"learning_rate": 1e-3}
     stages = [Stage(2, 1.0, 4, train_lm.MUSIC, settings, clicks=0.5),
               Stage(3, 2.0, 2, train_lm.MUSIC, settings, context_s=(1.0, 2.0))]  # fmt: skip
-    monkeypatch.setitem(train_lm.STAGES, "nano", stages)
+    monkeypatch.setitem(train_lm.STAGES, what, stages)
     make_tiny_model(context_token=False).save(tmp_path / "base")
-    command = ["train_lm.py", "nano", "--tokens", tokens, "--start", tmp_path / "base"]
+    command = ["train_lm.py", what, "--tokens", tokens, "--start", tmp_path / "base"]
     for _ in range(2):  # the second finds all steps done
         out = tmp_path / "nano"
         monkeypatch.setattr(sys, "argv", [str(x) for x in [*command, "--out", out]])
@@ -53,9 +58,47 @@ def test_a_run_of_the_nano_recipe_resumes_and_leaves_a_model(tmp_path, monkeypat
     assert len((out / "log.jsonl").read_text().splitlines()) == 2  # the end of each stage
 
 
+def window(beats, downbeats) -> Example:
+    return Example(None, None, "drums", np.array(beats), np.array(downbeats), "a", 0.0, 4.0, "mix")
+
+
+def test_beat_labels_are_phase_and_number():
+    labels = beat_labels(window([0.32, 0.64, 0.96, 1.28, 1.6], [0.64, 1.6]), 80, 50.0)
+    frame = round(0.32 * 50)
+    assert labels[0, [0, frame, frame + 8, 2 * frame]].tolist() == [0, 0, 8, 0]
+    assert labels[1, [4, 20, 36, 52, 68]].tolist() == [1, 2, 0, 1, 2]  # three beats a bar
+    assert set(labels[0]) == set(range(N_PHASES))
+    assert (beat_labels(window([0.5], [0.5]), 40, 50.0) == UNKNOWN).all()
+    assert (beat_labels(window([], []), 40, 50.0) == UNKNOWN).all()
+
+
+def test_the_beat_head_reads_frames_where_they_stand():
+    """One-hot hidden states of the right phases give a head of ones its full score."""
+    model = make_tiny_model()
+    one = window(np.arange(0.1, 0.7, 0.16), [0.1, 0.58])
+    codes = torch.randint(0, TINY_CARD, (4, 30))
+    examples = [replace(one, context_codes=codes[:, :n], target_codes=codes) for n in (30, 12)]
+    examples.append(replace(one, context_codes=None, target_codes=codes))
+    batch = make_batch(model, examples)
+    head = BeatHead(N_PHASES, 50.0)
+    torch.nn.init.eye_(head.phase.weight)
+    torch.nn.init.zeros_(head.phase.bias)
+    phases = torch.from_numpy(beat_labels(one, 30, 50.0)[0])
+    first = batch.prefix.target_start - 1
+    hidden = torch.zeros(3, batch.inputs.shape[2], N_PHASES)
+    for row, n in enumerate((30, 12, 0)):  # contexts are padded on the left
+        hidden[row, first - n : first] = torch.nn.functional.one_hot(phases[:n], N_PHASES).float()
+        hidden[row, first : first + 30] = torch.nn.functional.one_hot(phases, N_PHASES).float()
+    head(hidden, batch)
+    assert head.watched == {"context": 0.02, "target": 0.02}  # the first step of a running mean
+    loss = head(50 * hidden, batch)
+    loss.backward()
+    assert head.phase.weight.grad.abs().max() < 1e-6 < head.place.weight.grad.abs().max()
+
+
 def test_the_shipped_recipe_is_well_formed():
     for what, stages in train_lm.STAGES.items():
-        assert what in train_lm.HEARD and what in train_lm.HIDDEN
+        assert what in train_lm.HEARD and what in train_lm.PAST
         ends = [stage.until for stage in stages]
         assert ends == sorted(set(ends)) and stages[-1].window_s >= train_lm.SHIPPED_S
         assert all(0 <= stage.clicks < 1 for stage in stages)

@@ -133,6 +133,43 @@ def test_a_run_with_late_histories_resumes_to_the_same_bits(tmp_path):
     assert not torch.equal(weights(whole), weights(plain))
 
 
+class Parity(torch.nn.Module):
+    """Something else to learn: is the description that of drums?"""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.out = torch.nn.Linear(dim, 1)
+
+    def forward(self, hidden, batch):
+        drums = torch.tensor([[float("drums" in e.description)] for e in batch.examples])
+        return torch.nn.functional.binary_cross_entropy_with_logits(
+            self.out(hidden[:, -1].float()), drums
+        )
+
+
+def test_an_auxiliary_loss_is_trained_and_resumed_and_stays_out_of_the_log(tmp_path):
+    models = [make_tiny_model(trained_s=0.5) for _ in range(3)]
+    heads = [Parity(models[0].config.lm.dim) for _ in range(2)]
+    start = heads[0].out.weight.detach().clone()
+    run = finetune(models[0], DATA, steps=1, progress=False, auxiliary=heads[0], **SETTINGS)
+    plain = finetune(models[2], DATA, steps=1, progress=False, **SETTINGS)
+    assert run.log[0]["loss"] == plain.log[0]["loss"]
+    finetune(models[2], DATA, steps=4, progress=False, **SETTINGS)
+
+    whole, parts = make_tiny_model(trained_s=0.5), make_tiny_model(trained_s=0.5)
+    heads = [Parity(whole.config.lm.dim) for _ in range(3)]
+    finetune(whole, DATA, steps=4, progress=False, auxiliary=heads[0], **SETTINGS)
+    for steps, head in ((2, heads[1]), (4, heads[2])):  # the third head gets the second's state
+        finetune(parts, DATA, steps=steps, checkpoint_dir=tmp_path, progress=False,
+                 auxiliary=head, **SETTINGS)  # fmt: skip
+    assert torch.equal(weights(whole), weights(parts))
+    assert torch.equal(heads[0].out.weight, heads[2].out.weight)
+    assert not torch.equal(heads[0].out.weight, start)
+    assert not torch.equal(weights(whole), weights(models[2]))
+
+
 def test_code_losses_mean_is_the_prefix_loss():
     model = make_tiny_model()
     batch = make_batch(model, DATA[:3])
