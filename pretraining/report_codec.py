@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from anchors import ANCHORS, missing, through
-from bootstrap import Bootstrap, shown, table
 from codec_losses import LogMelDistance
 from jaxtyping import Float, Int
+from markdown_table import table
 from numpy import ndarray
 from segments import STEMS, read_songs
 from torch import Tensor
@@ -35,6 +35,7 @@ from stage_lite.codec import decode, encode, load_codec
 from stage_lite.errors import StageLiteError
 from stage_lite.files import sha256_of, write_atomic
 from stage_lite.metrics.beats import find_onsets, onset_f1
+from stage_lite.metrics.bootstrap import Bootstrap, shown
 from stage_lite.song import Song, open_songs
 
 KINDS = (*STEMS, "mix")

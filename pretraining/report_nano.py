@@ -8,6 +8,8 @@ For each target and condition, over the same seeded windows of the test split:
 - beat F1 and onset alignment (stage_lite.metrics.beats) of generated audio, with floor (another
   song's context), no context, ceiling (the real stem) and other songs' real stems (the mean over 20
   of them per window);
+- beat F1 of the context itself, that is what the same beat tracker hears in it: an anchor, no
+  bound;
 - the share of the gap that is closed: (right - shuffled context) / (real - another song's stem).
   It may pass 1: a plain beat is easier to track than what a drummer plays.
 Right, shuffled and no context of a window draw from the same random numbers. The real stem is the
@@ -30,8 +32,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bootstrap import Bootstrap, shown, table
 from listening_windows import draw_windows, other_songs
+from markdown_table import table
 from numpy import ndarray
 from report_nano_plots import draw_onset_positions, draw_scores
 from result_store import ResultStore, fingerprint, key_of
@@ -47,6 +49,7 @@ from stage_lite.metrics.beats import (
     find_onsets,
     onset_alignment_of_times,
 )
+from stage_lite.metrics.bootstrap import Bootstrap, shown
 from stage_lite.model import StageModel, load
 from stage_lite.song import open_songs
 
@@ -104,6 +107,7 @@ class Report:
         codes = {name: self._generate(f"{target}, {name}", r) for name, r in rows.items()}
         decoded = "real_decoded" if args.corpus else "real"
         codes = {decoded: [e.target_codes for e in rows["none"]]} | codes
+        codes |= {f"{c}/context": [e.context_codes for e in one] for c, one in windows.items()}
         events = {
             name: self._events(f"{target}, {name}", [(self.codec_hash, c) for c in made], map_)
             for name, made in codes.items()
@@ -113,6 +117,7 @@ class Report:
             events = {"real": self._events(f"{target}, real", audio, map_)} | events
         examples = rows["none"]
         result = summarise(examples, losses, events)
+        events = {name: e for name, e in events.items() if not name.endswith("/context")}
         events["other"] = [events["real"][others[0]] for others in other_songs(examples)]
         return result, _positions(examples, events)
 
@@ -218,6 +223,8 @@ def summarise(
     for condition in sorted({name.partition("/")[0] for name in losses} - {"none"}):
         right, shuffled = f"{condition}/right", f"{condition}/shuffled"
         own: dict = {"right": {}, "shuffled": {}, "gap": {}, "gap_closed": {}}
+        if f"{condition}/context" in scores:
+            own["context"] = {m: spread.mean(scores[f"{condition}/context"][m]) for m in METRICS}
         for source, names in ((scores, METRICS), (losses, LOSSES)):
             for m in names:
                 a, b = source[right][m], source[shuffled][m]
@@ -247,6 +254,8 @@ def markdown(result: dict) -> str:
         for condition, own in one["conditions"].items():
             lines[f"generated, right {condition}"] = own["right"]
             lines[f"generated, another song's {condition}"] = own["shuffled"]
+            if "context" in own:
+                lines[f"the {condition} itself"] = own["context"]
         lines |= {"generated, no context": one["none"], "another song's real stem": one["other"]}
         digits = {name: 3 for name in LOSSES}
         rows = [

@@ -32,6 +32,7 @@ from stage_lite.training import finetune
 
 TARGETS = {"drums": 0.4, "bass": 0.3, "keys": 0.18, "guitar": 0.12}
 MIXES = {f"mix:{target}": 0.05 for target in TARGETS}  # for nano-base, described as "mix, ..."
+BEAT_WEIGHT = 0.5  # of beat_head.BeatHead beside the loss of the codes
 TEXTS = ["description", "description_long"]
 SHIPPED_S = 8.0  # seconds of context, and of target, that the shipped models know
 POSITIONS = {"stage": None, "anchored": 400, "aligned": ALIGNED}  # see prefix.build_prefix
@@ -93,9 +94,9 @@ STAGES = {
         Stage(4350, 8.0, 6, MUSIC, {"learning_rate": 5e-4, "cooldown_steps": 650},
               context_s=(3.0, 8.0), clicks=0.2),
     ],
-    # Asked openly where the beat is (beat_head.py), it finds it in a mix without drums too.
+    # Asked openly where the beat is (beat_head.py), it makes more of the context (dev/LOG.md).
     "follow": [
-        Stage(5000, 8.0, 6, PULSE, {"learning_rate": 5e-4, "cooldown_steps": 600},
+        Stage(2700, 8.0, 6, PULSE, {"learning_rate": 5e-4, "cooldown_steps": 500},
               context_s=(3.0, 8.0), clicks=0.15),
     ],
 }  # fmt: skip
@@ -174,7 +175,8 @@ def main() -> None:
         ShardDataset(args.tokens, t, window_s=2.56, conditions=[c], split="valid", seed=5, n=48)
         for t, c in HEARD[args.what]
     ]
-    head = BeatHead(shipped.lm.dim, model.frame_rate) if args.what == "follow" else None
+    follow = args.what == "follow"
+    head = BeatHead(shipped.lm.dim, model.frame_rate, BEAT_WEIGHT) if follow else None
     for stage in STAGES[args.what]:
         shared = dict(
             window_s=stage.window_s,

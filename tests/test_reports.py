@@ -13,6 +13,7 @@ from songs import own_song
 from stage_lite.audio import save_audio
 from stage_lite.codec import save_codec
 from stage_lite.errors import StageLiteError
+from stage_lite.metrics.bootstrap import Bootstrap, shown
 from stage_lite.shards import ShardWriter
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pretraining"))
@@ -20,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "pretraining"))
 import anchors
 import report_codec
 import report_nano
-from bootstrap import Bootstrap, shown, table
 from listening_windows import draw_windows, other_songs
+from markdown_table import table
 from report_nano import summarise
 from result_store import ResultStore, key_of
 
@@ -227,7 +228,7 @@ def test_nano_report_and_its_resumption(tmp_path, monkeypatch, capsys):
     drums = written["targets"]["drums"]
     assert drums["n"] == 4 and set(drums["conditions"]) == {"click", "mix"}
     for own in drums["conditions"].values():
-        assert set(own) == {"right", "shuffled", "gap", "gap_closed"}
+        assert set(own) == {"right", "shuffled", "gap", "gap_closed", "context"}
         assert set(own["right"]) == {*report_nano.METRICS, *report_nano.LOSSES}
     assert drums["none"]["loss"]["value"] > 0 and written["real_is"] == "decoded codes"
     for figure in written["figures"]:

@@ -8,10 +8,38 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-__all__ = ["beats"]
+__all__ = [
+    "beat_this_tracker",
+    "beats",
+    "bootstrap",
+    "coherence",
+    "continuity",
+    "contrastive",
+    "drift",
+    "embeddings",
+    "frechet",
+    "start",
+    "tempo",
+    "text",
+    "trackers",
+]
 
 if TYPE_CHECKING:  # for editors; never executed
-    from . import beats
+    from . import (
+        beat_this_tracker,
+        beats,
+        bootstrap,
+        coherence,
+        continuity,
+        contrastive,
+        drift,
+        embeddings,
+        frechet,
+        start,
+        tempo,
+        text,
+        trackers,
+    )
 
 
 def __getattr__(name: str):

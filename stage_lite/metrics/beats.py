@@ -1,5 +1,8 @@
 """Does a stem keep the beat? Beat F1, onsets against the beat grid, onset F1.
 
+Continuity, tempo error, start offset and drift have files of their own and are in reach here too:
+`beats.tempo_error`.
+
 Aim: to tell a stem that fits given beats from one that fits other beats. None of the measures says
 that music is good; each is read next to its floor (another song's context), its ceiling (the real
 stem) and no context, with n and an interval.
@@ -10,7 +13,8 @@ off: mir_eval's habit of leaving out the first 5 s (`mir_eval.beat.trim_beats`) 
 songs and would throw away most of an 8-s window.
 
 Each measure has two forms: of audio, where the events are found first, and of times
-(`..._of_times`), for events that are known or that are compared with several references.
+(`..._of_times`), for events that are known or that are compared with several references. Beats are
+heard by a tracker, given by name or as a function: see `trackers`.
 
 Source: Raffel et al. 2014, mir_eval (ISMIR); Davies et al. 2009, beat tracking evaluation.
 Notebook: 07_evaluation.
@@ -19,7 +23,6 @@ Notebook: 07_evaluation.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -28,23 +31,67 @@ from torch import Tensor
 
 from ..audio import check_wav, is_silent, resample, to_mono
 from ..errors import StageLiteError
-from ..metronome import check_times, track_beats
+from ..metronome import check_times
+from .continuity import Continuity, continuity, continuity_of_times
+from .drift import Drift, beat_drift, beat_drift_of_times
+from .reference import Times, check_reference
+from .start import StartOffset, start_offset, start_offset_of_times
+from .tempo import TempoError, tempo_error, tempo_error_of_times
+from .trackers import (
+    ANALYSIS_RATE,
+    AnyTracker,
+    Tracker,
+    Wav,
+    check_and_track,
+    find_beats,
+    get_tracker,
+    grid_tracker,
+    list_trackers,
+    tracked_beats,
+)
+
+__all__ = [  # of this file and of those imported above
+    "ANALYSIS_RATE",
+    "BEAT_WINDOW_S",
+    "ONSET_WINDOW_S",
+    "AnyTracker",
+    "Continuity",
+    "Drift",
+    "StartOffset",
+    "TempoError",
+    "Tracker",
+    "beat_divisions",
+    "beat_drift",
+    "beat_drift_of_times",
+    "beat_f1",
+    "beat_f1_of_times",
+    "continuity",
+    "continuity_of_times",
+    "find_beats",
+    "find_onsets",
+    "get_tracker",
+    "grid_tracker",
+    "list_trackers",
+    "onset_alignment",
+    "onset_alignment_of_times",
+    "onset_f1",
+    "start_offset",
+    "start_offset_of_times",
+    "tempo_error",
+    "tempo_error_of_times",
+    "tracked_beats",
+]
 
 BEAT_WINDOW_S = 0.07  # on both sides of a beat
 ONSET_WINDOW_S = 0.05
-ANALYSIS_RATE = 32000  # Hz, of all audio in which events are found: scores don't hang on the rate
 ONSET_HOP = 256  # samples, 8 ms
-
-Times = Float[ndarray, "_"] | Sequence[float]
-Tracker = Callable[[Tensor, int], ndarray]
-Wav = Tensor | ndarray
 
 
 def beat_f1(
     beat_times: Times,
     wav: Wav,
     sample_rate: int,
-    tracker: Tracker | None = None,
+    tracker: AnyTracker = None,
     window_s: float = BEAT_WINDOW_S,
 ) -> float:
     """F1 of the beats that a tracker hears in a wav against given beats.
@@ -57,8 +104,8 @@ def beat_f1(
         beat_times: the beats that the music should keep, at least one.
         wav: [C, L] or [L], mixed to mono.
         sample_rate: Hz.
-        tracker: function (wav Float[1, L], sample_rate) -> beat times in seconds; None is
-            `find_beats`.
+        tracker: function (wav Float[1, L], sample_rate) -> beat times in seconds, or a name of
+            `trackers.list_trackers()`; None is librosa's, `find_beats`.
         window_s: how far a beat may be off, to either side.
 
     Returns:
@@ -67,14 +114,9 @@ def beat_f1(
 
     Raises:
         StageLiteError: no beats, beats that don't increase or lie outside of the wav, a wav that
-            `audio.check_wav` refuses, a tracker that returns no times.
+            `audio.check_wav` refuses, a tracker that is not there or returns no times.
     """
-    mono = to_mono(check_wav(wav, sample_rate))
-    beats = _reference(beat_times, mono.shape[-1] / sample_rate, "beat_times")
-    tracked = np.zeros(0)
-    if not is_silent(mono):
-        tracked = check_times((tracker or find_beats)(mono, sample_rate), "tracked beats")
-    return beat_f1_of_times(beats, tracked, window_s)
+    return beat_f1_of_times(*check_and_track(beat_times, wav, sample_rate, tracker), window_s)
 
 
 def beat_f1_of_times(
@@ -83,7 +125,7 @@ def beat_f1_of_times(
     """`mir_eval.beat.f_measure` of tracked beats against given ones; 0 if none was tracked."""
     from mir_eval.beat import f_measure
 
-    beats = _reference(beat_times, None, "beat_times")
+    beats = check_reference(beat_times, None, "beat_times")
     tracked = check_times(tracked_times, "tracked_times")
     return float(f_measure(beats, tracked, _window(window_s))) if len(tracked) else 0.0
 
@@ -103,7 +145,7 @@ def onset_f1(
     """
     from mir_eval.onset import f_measure
 
-    reference = _reference(reference_onsets, None, "reference_onsets")
+    reference = check_reference(reference_onsets, None, "reference_onsets")
     estimated = check_times(estimated_onsets, "estimated_onsets")
     if not len(estimated):
         return 0.0
@@ -144,7 +186,7 @@ def onset_alignment(
     """
     mono = to_mono(check_wav(wav, sample_rate))
     duration_s = mono.shape[-1] / sample_rate
-    beats = _reference(beat_times, duration_s, "beat_times")
+    beats = check_reference(beat_times, duration_s, "beat_times")
     onsets = find_onsets(mono, sample_rate)
     return onset_alignment_of_times(beats, onsets, duration_s, window_s, subdivisions, above_chance)
 
@@ -180,12 +222,7 @@ def beat_divisions(
     >>> beat_divisions([0.5, 1.5], 2.0)
     array([-0.5,  0. ,  0.5,  1. ,  1.5,  2. ,  2.5])
     """
-    beats = _reference(beat_times, duration_s, "beat_times")
-    if len(beats) < 2:
-        raise StageLiteError(
-            f"beat_times holds one beat, at {beats[0]:.4g} s; expected at least two, which tell "
-            "how far apart they are"
-        )
+    beats = check_reference(beat_times, duration_s, "beat_times", at_least=2)
     if subdivisions < 1 or subdivisions != int(subdivisions):
         raise StageLiteError(f"subdivisions is {subdivisions}; expected a whole number from 1")
     first, last = beats[1] - beats[0], beats[-1] - beats[-2]
@@ -194,11 +231,6 @@ def beat_divisions(
     beats = np.concatenate([before, beats, after])
     steps = np.arange(0, (len(beats) - 1) * int(subdivisions) + 1) / subdivisions
     return np.interp(steps, np.arange(len(beats)), beats)
-
-
-def find_beats(wav: Float[Tensor, "C L"], sample_rate: int) -> Float[ndarray, "n"]:
-    """Beats by librosa (`librosa.beat.beat_track` on the onset strength, prior at 120 bpm)."""
-    return track_beats(resample(wav, sample_rate, ANALYSIS_RATE), ANALYSIS_RATE)
 
 
 def find_onsets(wav: Float[Tensor, "C L"], sample_rate: int) -> Float[ndarray, "n"]:
@@ -214,23 +246,6 @@ def find_onsets(wav: Float[Tensor, "C L"], sample_rate: int) -> Float[ndarray, "
             y=mono, sr=ANALYSIS_RATE, hop_length=ONSET_HOP, units="time"
         )
     return np.asarray(onsets, dtype=np.float64)
-
-
-def _reference(times: Times, duration_s: float | None, name: str) -> Float[ndarray, "n"]:
-    values = check_times(times, name)
-    if not len(values):
-        raise StageLiteError(
-            f"{name} is empty; expected at least one time: without a reference there is no score; "
-            "leave the clip out, and count it"
-        )
-    if duration_s is not None:
-        outside = values[(values < -BEAT_WINDOW_S) | (values > duration_s + BEAT_WINDOW_S)]
-        if len(outside):
-            raise StageLiteError(
-                f"{name} has {outside[0]:.4g} s, outside of the recording of {duration_s:.4g} s; "
-                "expected seconds from its start; subtract the start of the window"
-            )
-    return values
 
 
 def _window(window_s: float) -> float:
