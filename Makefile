@@ -74,6 +74,7 @@ train-nano: $(STAMP)  ## train codec, nano-base and nano from nothing (after mak
 	$(RUN) pretraining/train_lm.py base --tokens $(TOK) --codec $(RUNS)/codec/codec --out $(RUNS)/nano-base
 	$(RUN) pretraining/train_lm.py click --tokens $(TOK) --start $(RUNS)/nano-base/model --out $(RUNS)/click
 	$(RUN) pretraining/train_lm.py nano --tokens $(TOK) --start $(RUNS)/click/model --out $(RUNS)/nano
+	$(RUN) pretraining/train_lm.py follow --tokens $(TOK) --start $(RUNS)/nano/model --out $(RUNS)/follow
 
 bench: $(STAMP)  ## speed and memory, side by side with audiocraft's own loops
 	$(RUN) -m benchmarks

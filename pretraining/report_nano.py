@@ -36,7 +36,6 @@ from listening_windows import draw_windows, other_songs
 from markdown_table import table
 from numpy import ndarray
 from report_nano_plots import draw_onset_positions, draw_scores
-from result_store import ResultStore, fingerprint, key_of
 
 from stage_lite.batch import hide_history, make_batch
 from stage_lite.examples import Example, shuffle_contexts
@@ -51,6 +50,7 @@ from stage_lite.metrics.beats import (
 )
 from stage_lite.metrics.bootstrap import Bootstrap, shown
 from stage_lite.model import StageModel, load
+from stage_lite.result_store import ResultStore, fingerprint, key_of
 from stage_lite.song import open_songs
 
 METRICS = ("beat_f1", "onset_alignment")

@@ -2,9 +2,11 @@
 
     python pretraining/train_lm.py base --tokens work/tokens --codec CODEC --out work/base
     python pretraining/train_lm.py click --tokens work/tokens --start work/base/model --out work/1
-    python pretraining/train_lm.py nano --tokens work/tokens --start work/1/model --out work/nano
+    python pretraining/train_lm.py nano --tokens work/tokens --start work/1/model --out work/2
+    python pretraining/train_lm.py follow --tokens work/tokens --start work/2/model --out work/nano
 
-`click` adds the token and ends with a model that keeps time with a click, `nano` goes on to mixes.
+`click` adds the token and ends with a model that keeps time with a click, `nano` goes on to mixes,
+`follow` asks for the beat openly.
 Each is a list of stages, short windows first; a stage is a data set and the step at which it ends.
 The optimizer goes on from stage to stage. Run it again to go on where it was. `--scale 0.01` runs
 everything in a hundredth of the steps, to try the machinery.

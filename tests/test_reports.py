@@ -14,6 +14,7 @@ from stage_lite.audio import save_audio
 from stage_lite.codec import save_codec
 from stage_lite.errors import StageLiteError
 from stage_lite.metrics.bootstrap import Bootstrap, shown
+from stage_lite.result_store import ResultStore, key_of
 from stage_lite.shards import ShardWriter
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pretraining"))
@@ -24,7 +25,6 @@ import report_nano
 from listening_windows import draw_windows, other_songs
 from markdown_table import table
 from report_nano import summarise
-from result_store import ResultStore, key_of
 
 # --- statistics ----------------------------------------------------------------------------------
 
