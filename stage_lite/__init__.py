@@ -50,6 +50,7 @@ _HOME = {
     "Example": "examples",
     "ShardDataset": "shards",
     "finetune": "training",
+    "evaluate": "metrics.report",
 }
 
 # files that are used by their own name: sl.metrics.beats.beat_f1(...)
@@ -67,6 +68,7 @@ if TYPE_CHECKING:  # for editors; never executed
     from .generate import generate_codes, stream_codes
     from .generation import Generation
     from .lm import LMConfig, build_lm, forward
+    from .metrics.report import evaluate
     from .metronome import beat_grid, click_track
     from .model import ModelConfig, StageModel, load
     from .prefix import Prefix, build_prefix, extend_embedding, prefix_loss

@@ -1,4 +1,4 @@
-"""`python -m stage_lite doctor | demo | generate | train` (the same as `stage-lite ...`)."""
+"""`python -m stage_lite doctor | demo | generate | train | evaluate`, or `stage-lite ...`."""
 
 from __future__ import annotations
 
@@ -119,7 +119,46 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--fresh", action="store_true", help="start again instead of going on")
     train.set_defaults(run=_train)
 
-    evaluate = commands.add_parser("evaluate", help="comes with a later version")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="how well a model plays along, next to its ceiling and floor",
+        description="Compare what a model plays to a folder of songs with the real stems, with "
+        "other contexts and with a loop; writes a page, a picture and JSON.",
+        epilog="stage-lite evaluate --data songs --target drums --n 64 --out report",
+    )
+    evaluate.add_argument("--model", default="nano", help="name or folder (default: nano)")
+    evaluate.add_argument(
+        "--data", type=Path, required=True, help="folder of songs, or of token shards"
+    )
+    evaluate.add_argument("--target", default="drums", help="stem to play (default: drums)")
+    evaluate.add_argument(
+        "--conditions", nargs="+", default=["mixture"],
+        help="what the model hears: mixture, backing, metronome ... (default: mixture)",
+    )  # fmt: skip
+    evaluate.add_argument("--split", help="songs of this split (default: test, else all songs)")
+    evaluate.add_argument("--window", type=float, default=8.0, help="seconds (default: 8)")
+    evaluate.add_argument("--n", type=int, default=64, help="windows (default: 64)")
+    evaluate.add_argument(
+        "--seed", type=int, default=0, help="of windows and of generation (default: 0)"
+    )
+    evaluate.add_argument("--cfg", type=float, default=3.0, help="guidance; 1 is none (default: 3)")
+    evaluate.add_argument("--temperature", type=float, default=1.0, help="(default: 1)")
+    evaluate.add_argument("--top-k", type=int, default=250, help="(default: 250)")
+    evaluate.add_argument(
+        "--metrics", nargs="+", help="some of the metrics, by name (default: all)"
+    )
+    evaluate.add_argument(
+        "--tracker", default="librosa", help="of beats: librosa or beat-this (default: librosa)"
+    )
+    evaluate.add_argument(
+        "--embedding", default="log-mel",
+        help="for FAD and KAD: log-mel, codec, clap, vggish or panns (default: log-mel)",
+    )  # fmt: skip
+    evaluate.add_argument("--out", type=Path, required=True, help="folder for the report")
+    evaluate.add_argument(
+        "--cache", type=Path, help="folder that keeps results, to go on after Ctrl-C"
+    )
+    evaluate.add_argument("--batch-size", type=int, default=16, help="windows (default: 16)")
     evaluate.set_defaults(run=_evaluate)
     return parser
 
@@ -239,11 +278,57 @@ def _datasets(arguments: argparse.Namespace):
     return data, validation
 
 
+MORE = 10  # windows in the data set for each that is evaluated: some are passed over
+
+
 def _evaluate(arguments: argparse.Namespace) -> int:
-    raise StageLiteError(
-        "evaluation is not part of this version; it comes with stage_lite.metrics. "
-        "The numbers of the shipped models stand in their model cards"
+    from .metrics.report import evaluate
+    from .metrics.report_page import compact_table
+    from .model import load
+
+    model = load(arguments.model)
+    data = _songs_to_evaluate(arguments)
+    table = evaluate(
+        model,
+        data,
+        n=arguments.n,
+        seed=arguments.seed,
+        cfg_coef=arguments.cfg,
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        metrics=arguments.metrics,
+        tracker=arguments.tracker,
+        embedding=arguments.embedding,
+        out=arguments.out,
+        cache_dir=arguments.cache,
+        batch_size=arguments.batch_size,
+        progress=sys.stderr.isatty(),
     )
+    print(compact_table(table))
+    print(f"{arguments.out / 'report.html'}: all of it, with intervals and how to read it")
+    return 0
+
+
+def _songs_to_evaluate(arguments: argparse.Namespace):
+    """Windows of the split that was asked for; else of the test split, if there is one."""
+    from .shards import ShardDataset
+    from .stems import StemDataset
+
+    kind = ShardDataset if any(arguments.data.glob("*.safetensors")) else StemDataset
+    settings = {
+        "window_s": arguments.window,
+        "conditions": arguments.conditions,
+        "seed": arguments.seed,
+        "n": max(1, MORE * arguments.n),
+    }
+    if arguments.split is not None:
+        return kind(arguments.data, arguments.target, split=arguments.split, **settings)
+    try:
+        return kind(arguments.data, arguments.target, split="test", **settings)
+    except StageLiteError as error:
+        data = kind(arguments.data, arguments.target, **settings)
+        print(f"evaluating on all songs, whatever their split ({error})")
+        return data
 
 
 def _check_writable(file: Path) -> None:

@@ -150,13 +150,33 @@ def test_ctrl_c_ends_quietly(monkeypatch, folder, tmp_path, capsys):
     assert capsys.readouterr().err == "stage-lite generate: stopped\n"
 
 
-def test_evaluate_comes_later(capsys):
-    assert main(["evaluate"]) == 2
-    assert "comes with stage_lite.metrics" in capsys.readouterr().err
+def test_evaluate_prints_a_table_and_writes_a_page(folder, tmp_path, capsys):
+    for number in range(3):
+        own_song(tmp_path / "songs", number)
+    words = ["evaluate", "--model", folder, "--data", tmp_path / "songs", "--target", "bass",
+             "--window", 2, "--n", 2, "--metrics", "onset_alignment", "--out", tmp_path / "report",
+             "--cache", tmp_path / "cache"]  # fmt: skip
+    assert main([str(word) for word in words]) == 0
+    said = capsys.readouterr().out
+    assert "evaluating on all songs" in said and "2 windows of 2 s, 2 songs, seed 0" in said
+    assert "onset alignment ↑" in said and "report.html" in said
+    assert {f.name for f in (tmp_path / "report").iterdir()} == {
+        "report.html", "report.json", "report.png",
+    }  # fmt: skip
+    words[words.index("--target") + 1] = "banjo"
+    assert main([str(word) for word in words]) == 2
+    assert "no song with stem 'banjo'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["generate", "--help"], ["train", "--help"], ["--version"]]
+    "words",
+    [
+        ["--help"],
+        ["generate", "--help"],
+        ["train", "--help"],
+        ["evaluate", "--help"],
+        ["--version"],
+    ],
 )
 def test_help(words, capsys):
     with pytest.raises(SystemExit) as stop:

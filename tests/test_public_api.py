@@ -15,7 +15,7 @@ PACKAGE = Path(sl.__file__).parent
 CONTRACT = {
     "load", "load_audio", "save_audio", "extend_embedding", "build_prefix", "delay", "undelay",
     "forward", "click_track", "beat_grid", "StemDataset", "finetune", "condition", "StageModel",
-    "StageLiteError",
+    "StageLiteError", "evaluate",
 }  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_contract_names_are_listed():
 
 @pytest.mark.parametrize("name", sorted(sl._HOME))
 def test_every_public_name_exists(name):
-    file = PACKAGE / f"{sl._HOME[name]}.py"
+    file = PACKAGE / f"{sl._HOME[name].replace('.', '/')}.py"
     assert file.is_file(), f"{name} should be in {file.name}"
     value = getattr(sl, name)
     assert not isinstance(value, ModuleType)
