@@ -269,7 +269,8 @@ def test_what_is_missing_is_a_gap_and_the_rest_comes_out(hit_model, monkeypatch,
         assert (table.loc[metric]["n"] == 0).all()
     assert table.loc["onset_alignment"]["value"].notna().all()
     said = capsys.readouterr().out
-    assert said.count("not measured: coherence: no coherence model in the folder") == 1
+    assert said.count("no coherence model in the folder") == 1
+    assert "not measured: coherence, text_stem, text_family: no coherence model" in said
     assert "no coherence model in the folder" in (tmp_path / "report/report.html").read_text()
 
 

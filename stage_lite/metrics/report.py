@@ -246,8 +246,11 @@ def evaluate(
         "gap_closed": _gap_closed(scores, windows),
         "missing": {m: missing[m] for m in [*names, "loop"] if m in missing},
     }
+    together: dict[str, list[str]] = {}
     for metric, reason in table.attrs["missing"].items():
-        print(f"not measured: {metric}: {reason}")
+        together.setdefault(reason, []).append(metric)
+    for reason, lost in together.items():
+        print(f"not measured: {', '.join(lost)}: {reason}")
     if out is not None:
         from .report_page import write_report
 

@@ -119,7 +119,7 @@ def draw(table: DataFrame) -> Figure:
     axes[0, 0].set_ylim(len(SYSTEMS) - 0.5, -0.5)
     said = "; ".join(
         f"{METRICS[m].label}: "
-        + ", ".join(f"{s} {_number(table.loc[m, s]['value'])}" for s in SYSTEMS)
+        + ", ".join(f"{s} {_number(m, table.loc[m, s]['value'])}" for s in SYSTEMS)
         for m in metrics
     )
     alt = (
@@ -153,7 +153,7 @@ def html(table: DataFrame, figure: Figure) -> str:
 def values_table(table: DataFrame) -> Table:
     """Metrics by systems, each value with its interval."""
     rows = [
-        [_title(metric), *(_with_interval(table.loc[metric, system]) for system in SYSTEMS)]
+        [_title(metric), *(_with_interval(metric, table.loc[metric, system]) for system in SYSTEMS)]
         for metric in _metrics(table)
     ]
     caption = "Means over windows with 95 % intervals; ↑ higher is better, ↓ lower."
@@ -190,7 +190,7 @@ def compact_table(table: DataFrame) -> Table:
         values = {s: table.loc[metric, s] for s in SYSTEMS}
         rows.append([
             _title(metric),
-            *(_with_interval(v) if s == GENERATED else _number(v["value"])
+            *(_with_interval(metric, v) if s == GENERATED else _number(metric, v["value"])
               for s, v in values.items()),
             _p(values[GENERATED]["p"]),
         ])  # fmt: skip
@@ -239,23 +239,20 @@ def _title(metric: str) -> str:
     return f"{METRICS[metric].label} {arrow}" + (", %" if unit == "%" else "")
 
 
-def _with_interval(row: Any) -> str:
-    if math.isnan(row["value"]):
-        return "–"
+def _with_interval(metric: str, row: Any) -> str:
     if math.isnan(row["low"]):
-        return _number(row["value"])
-    return shown(dict(row), _digits(row["value"]))
+        return _number(metric, row["value"])
+    return shown(dict(row), _digits(metric, row["value"]))
 
 
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.{_digits(value)}f}"
+def _number(metric: str, value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.{_digits(metric, value)}f}"
 
 
-def _digits(value: float) -> int:
-    """Two, fewer for large numbers and more for KAD's small ones."""
-    if abs(value) >= 100:
-        return 0
-    return 2 if abs(value) >= 0.05 or value == 0 else 4
+def _digits(metric: str, value: float) -> int:
+    if metric.startswith("kad"):
+        return 3
+    return 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
 
 
 def _p(value: float) -> str:
