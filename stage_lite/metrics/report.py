@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from ..model import StageModel
 
 MEL_BANDS = 16  # d = 32: FAD wants several times as many windows as dimensions
+AT_ONCE = 4  # windows whose stems are in memory together
 PLUG_INS = ("clap", "vggish", "panns")  # embeddings that may not be there
 COLUMNS = ("value", "low", "high", "n", "n_songs", "better", "p", "unit")
 
@@ -214,7 +215,7 @@ def evaluate(
         for name, column in clips.items()
     }
     mixes = [Item(mix, None, e) for mix, e in zip(contexts, windows.examples, strict=True)]
-    _listen(listener, items, mixes, reference, measures, names, batch_size, progress)
+    _listen(listener, items, mixes, reference, measures, names, progress)
 
     missing |= {m: listener.failed[METRICS[m].measure] for m in names
                 if METRICS[m].measure in listener.failed}  # fmt: skip
@@ -359,7 +360,6 @@ def _listen(
     reference: list[Item],
     measures: dict[str, Measure],
     names: Sequence[str],
-    batch_size: int,
     progress: bool,
 ) -> None:
     from tqdm.auto import tqdm
@@ -377,7 +377,7 @@ def _listen(
         total=sum(len(rows) for rows, _ in jobs), desc="listening", disable=not progress
     ) as bar:
         for rows, wanted in jobs:
-            listener.listen(rows, wanted, batch_size, bar)
+            listener.listen(rows, wanted, AT_ONCE * len(items), bar)
 
 
 def _scores(
