@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stage_lite.batch import Batch
 from stage_lite.examples import Example
+from stage_lite.metrics.reference import beat_phase
 
 N_PHASES = 16  # of a beat
 LONGEST_BAR = 6  # beats
@@ -82,17 +83,14 @@ def beat_labels(example: Example, n_frames: int, frame_rate: float) -> ndarray:
     labels = np.full((2, n_frames), UNKNOWN)
     if len(beats) < 2 or len(downbeats) < 1:
         return labels
-    # one beat more on each side: a window begins and ends inside a beat
-    beats = np.concatenate([[2 * beats[0] - beats[1]], beats, [2 * beats[-1] - beats[-2]]])
-    at = np.interp(
-        np.arange(n_frames) / frame_rate, beats, np.arange(len(beats)), left=np.nan, right=np.nan
-    )
-    known = ~np.isnan(at)
+    # counted from one beat before the first: a window begins and ends inside a beat
+    at = beat_phase(np.arange(n_frames) / frame_rate, beats) + 1
+    known = (at >= 0) & (at <= len(beats) + 1)
     labels[0, known] = np.floor(at[known] % 1 * N_PHASES + 0.5) % N_PHASES
-    bars = np.searchsorted(beats, downbeats - 1e-4)
-    number = np.full(len(beats), UNKNOWN)
+    bars = np.searchsorted(beats, downbeats - 1e-4) + 1
+    number = np.full(len(beats) + 2, UNKNOWN)
     length = int(np.median(np.diff(bars))) if len(bars) > 1 else UNKNOWN
-    for i in range(len(beats)):
+    for i in range(len(number)):
         before = bars[bars <= i]
         if len(before):
             number[i] = i - before[-1]

@@ -9,9 +9,8 @@ import numpy as np
 
 from stage_lite.errors import StageLiteError
 from stage_lite.examples import Example
+from stage_lite.metrics.windows import FEWEST_BEATS
 from stage_lite.shards import SHORT_NAMES, SILENCE_DB, ShardDataset
-
-FEWEST_BEATS = 4  # in a window: below, there is nothing to keep to
 
 
 def draw_windows(

@@ -22,9 +22,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import multiprocessing
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -49,8 +47,9 @@ from stage_lite.metrics.beats import (
     onset_alignment_of_times,
 )
 from stage_lite.metrics.bootstrap import Bootstrap, shown
+from stage_lite.metrics.systems import window_seed
 from stage_lite.model import StageModel, load
-from stage_lite.result_store import ResultStore, fingerprint, key_of
+from stage_lite.result_store import ResultStore, fingerprint, key_of, without_nan
 from stage_lite.song import open_songs
 
 METRICS = ("beat_f1", "onset_alignment")
@@ -169,7 +168,7 @@ class Report:
         return made.codes.tolist()
 
     def _seed(self, e: Example) -> int:
-        return zlib.crc32(f"{self.args.seed}/{e.song_id}/{e.start_s:.2f}/{e.target_name}".encode())
+        return window_seed(self.args.seed, e)
 
     # --- beats and onsets ------------------------------------------------------------------------
 
@@ -299,7 +298,7 @@ def report(args: argparse.Namespace) -> dict:
                              ("onsets", draw_onset_positions, positions)):  # fmt: skip
         picture = args.out.with_name(f"{args.out.stem}-{name}.png")
         result["figures"].append({"file": picture.name, "alt": draw(data, picture)})
-    write_atomic(args.out, json.dumps(_finite(result), indent=1) + "\n")
+    write_atomic(args.out, json.dumps(without_nan(result), indent=1) + "\n")
     print("\n" + markdown(result))
     return result
 
@@ -350,15 +349,6 @@ def _positions(examples: Sequence[Example], events: dict[str, list[dict]]) -> di
         joined = np.concatenate(parts)
         found[name] = joined[~np.isnan(joined)]
     return found
-
-
-def _finite(value):
-    """JSON knows no NaN: None instead."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

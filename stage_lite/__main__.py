@@ -257,15 +257,13 @@ def _train(arguments: argparse.Namespace) -> int:
 def _datasets(arguments: argparse.Namespace):
     """Training windows, and held-out ones if the folder has songs to hold out."""
     from .examples import shuffle_contexts
-    from .shards import ShardDataset
-    from .stems import StemDataset
 
     settings = {
         "window_s": arguments.window,
         "conditions": arguments.conditions,
         "seed": arguments.seed,
     }
-    kind = ShardDataset if any(arguments.data.glob("*.safetensors")) else StemDataset
+    kind = _kind_of(arguments.data)
     try:
         data = kind(arguments.data, arguments.target, split="train", **settings)
         validation = kind(arguments.data, arguments.target, split="valid", n=32, **settings)
@@ -276,6 +274,14 @@ def _datasets(arguments: argparse.Namespace):
         print(f"training on all songs, none held out ({error})")
         return data, None
     return data, validation
+
+
+def _kind_of(folder: Path) -> type:
+    """The data set that reads a folder: of token shards, or of songs as stems."""
+    from .shards import ShardDataset
+    from .stems import StemDataset
+
+    return ShardDataset if any(folder.glob("*.safetensors")) else StemDataset
 
 
 MORE = 10  # windows in the data set for each that is evaluated: some are passed over
@@ -311,10 +317,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _songs_to_evaluate(arguments: argparse.Namespace):
     """Windows of the split that was asked for; else of the test split, if there is one."""
-    from .shards import ShardDataset
-    from .stems import StemDataset
-
-    kind = ShardDataset if any(arguments.data.glob("*.safetensors")) else StemDataset
+    kind = _kind_of(arguments.data)
     settings = {
         "window_s": arguments.window,
         "conditions": arguments.conditions,

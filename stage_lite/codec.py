@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .config_json import config_from_json
 from .errors import StageLiteError
 from .files import write_atomic
 
@@ -85,15 +86,7 @@ class CodecConfig:
 
     @classmethod
     def from_json(cls, values: dict) -> CodecConfig:
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise StageLiteError(
-                f"codec config has unknown fields {unknown}; expected some of {sorted(known)}; "
-                "the file may come from a newer version of stage_lite"
-            )
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**values)
+        return config_from_json(cls, values, "codec")
 
 
 def build_codec(config: CodecConfig, seed: int | None = None) -> EncodecModel:

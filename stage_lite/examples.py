@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,27 +72,39 @@ def weights_of(choice: str | Sequence[str] | Mapping[str, float], what: str) -> 
 def shuffle_contexts(examples: Sequence[Example]) -> list[Example]:
     """The same targets, each with the context of another song: the floor of every comparison.
 
-    Every context is used once; who gets which depends on the order of the examples only.
+    Who gets which: see `lenders`.
 
     Raises:
         StageLiteError: more than half of the examples are of one song.
     """
-    order = sorted(range(len(examples)), key=lambda i: examples[i].song_id)
-    songs = [examples[i].song_id for i in order]
-    most = max((songs.count(song) for song in set(songs)), default=0)
-    if 2 * most > len(songs):
+    return [
+        dataclasses.replace(
+            example,
+            context=examples[i].context,
+            context_codes=examples[i].context_codes,
+            condition=f"shuffled {examples[i].condition}",
+        )
+        for example, i in zip(examples, lenders([e.song_id for e in examples]), strict=True)
+    ]
+
+
+def lenders(song_ids: Sequence[str]) -> list[int]:
+    """For each example the number of one of another song, each used once.
+
+    Depends on the order of the examples only.
+
+    Raises:
+        StageLiteError: more than half of the examples are of one song.
+    """
+    order = sorted(range(len(song_ids)), key=lambda i: song_ids[i])
+    most = max(Counter(song_ids).values(), default=0)
+    if 2 * most > len(order):
         raise StageLiteError(
-            f"cannot give {len(songs)} examples the context of another song: {most} are of one "
+            f"cannot give {len(order)} examples the context of another song: {most} are of one "
             "song; expected at most half; take more songs"
         )
     # Sorted by song, a shift by the largest group always lands in another song.
-    shuffled = list(examples)
+    found = [0] * len(order)
     for place, i in enumerate(order):
-        other = examples[order[(place + most) % len(order)]]
-        shuffled[i] = dataclasses.replace(
-            examples[i],
-            context=other.context,
-            context_codes=other.context_codes,
-            condition=f"shuffled {other.condition}",
-        )
-    return shuffled
+        found[i] = order[(place + most) % len(order)]
+    return found

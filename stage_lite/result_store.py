@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,15 @@ def fingerprint(module: torch.nn.Module) -> str:
     return key_of(
         *(p for name, value in sorted(module.state_dict().items()) for p in (name, value))
     )
+
+
+def without_nan(value: Any) -> Any:
+    """The same with None for NaN and infinity, all the way down: JSON knows neither."""
+    if isinstance(value, Mapping):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class ResultStore:

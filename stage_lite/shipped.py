@@ -8,6 +8,7 @@ codec, is found before it makes noise. Standard library only: the doctor runs th
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import StageLiteError
@@ -61,6 +62,16 @@ def verify(folder: Path) -> dict[str, str]:
         StageLiteError: a file is missing or differs; names the file.
     """
     expected = read_config(folder).get("sha256", {})
+    verify_digests(folder, expected)
+    return expected
+
+
+def verify_digests(folder: Path, expected: Mapping[str, str]) -> None:
+    """Compare files of a folder, by their name in it, with their sha256.
+
+    Raises:
+        StageLiteError: a file is missing or differs; names the file.
+    """
     for name, digest in expected.items():
         file = folder / name
         if not file.is_file():
@@ -75,4 +86,3 @@ def verify(folder: Path) -> dict[str, str]:
                 f"expected {digest[:12]} ({file.stat().st_size} bytes); it was cut short, changed "
                 "or comes from another model. Try: copy the folder again, or `git checkout` it"
             )
-    return expected

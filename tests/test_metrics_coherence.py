@@ -18,6 +18,7 @@ from toy_corpus import toy_corpus
 
 from stage_lite.errors import StageLiteError
 from stage_lite.examples import Example
+from stage_lite.metrics import agreement
 from stage_lite.metrics import coherence as coherence_file
 from stage_lite.metrics.coherence import (
     chroma_agreement,
@@ -395,7 +396,7 @@ def test_errors_say_what_is_wrong(unchecked_types, call, message):
 
 
 def test_a_mix_without_onsets(monkeypatch):
-    monkeypatch.setattr(coherence_file, "find_onsets", lambda wav, sample_rate: np.zeros(0))
+    monkeypatch.setattr(agreement, "find_onsets", lambda wav, sample_rate: np.zeros(0))
     with pytest.raises(StageLiteError, match="the mix has no onsets.*leave the window out"):
         onset_agreement(notes(0), clicks([1.0], 2.0), RATE)
 

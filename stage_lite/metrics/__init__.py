@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 __all__ = [
+    "agreement",
     "beat_this_tracker",
     "beats",
     "bootstrap",
@@ -28,6 +29,7 @@ __all__ = [
 
 if TYPE_CHECKING:  # for editors; never executed
     from . import (
+        agreement,
         beat_this_tracker,
         beats,
         bootstrap,

@@ -202,7 +202,7 @@ def onset_alignment_of_times(
     """`onset_alignment` of known onsets in a recording of `duration_s` seconds."""
     onsets = check_times(onset_times, "onset_times")
     grid = beat_divisions(beat_times, duration_s, subdivisions)
-    covered = _covered(grid, duration_s, _window(window_s))
+    share, covered = share_near(onsets, grid, duration_s, window_s)
     if covered > 0.95:
         raise StageLiteError(
             f"{covered:.0%} of the time lies within {window_s} s of the grid; expected at most "
@@ -210,7 +210,6 @@ def onset_alignment_of_times(
         )
     if not len(onsets):
         return 0.0
-    share = float(np.mean(np.abs(onsets[:, None] - grid).min(axis=1) <= window_s))
     return (share - covered) / (1 - covered) if above_chance else share
 
 
@@ -254,10 +253,15 @@ def _window(window_s: float) -> float:
     return window_s
 
 
-def _covered(grid: Float[ndarray, "m"], duration_s: float, window_s: float) -> float:
-    """Share of [0, duration_s] within window_s of the grid, which reaches over both ends."""
-    middles = (grid[1:] + grid[:-1]) / 2  # each place belongs to its nearest grid time
-    left = np.maximum(grid - window_s, np.concatenate([[-np.inf], middles]))
-    right = np.minimum(grid + window_s, np.concatenate([middles, [np.inf]]))
+def share_near(
+    times: Float[ndarray, "n"], places: Float[ndarray, "m"], duration_s: float, window_s: float
+) -> tuple[float, float]:
+    """The share of times within `window_s` of a place, and of [0, duration_s]: what chance hits."""
+    middles = (places[1:] + places[:-1]) / 2  # each moment belongs to its nearest place
+    left = np.maximum(places - _window(window_s), np.concatenate([[-np.inf], middles]))
+    right = np.minimum(places + window_s, np.concatenate([middles, [np.inf]]))
     lengths = np.minimum(right, duration_s) - np.maximum(left, 0.0)
-    return float(np.maximum(lengths, 0.0).sum() / duration_s)
+    covered = float(np.maximum(lengths, 0.0).sum() / duration_s)
+    if not len(times):
+        return 0.0, covered
+    return float(np.mean(np.abs(times[:, None] - places).min(axis=1) <= window_s)), covered

@@ -11,8 +11,9 @@ or what another song's stem gets on average (the model). A silent stem (below -6
 little as chance and scores 0; a silent mix is an error, as there is nothing to fit to: leave the
 window out, and count it.
 
-Source: Ciranni et al. 2024, COCOLA, arXiv:2404.16969; Müller 2015, Fundamentals of Music
-Processing, sec. 3.1.2 (chroma) and 4.4 (transpositions as rotations).
+The measures without weights stand in `agreement` and are in reach here too.
+
+Source: Ciranni et al. 2024, COCOLA, arXiv:2404.16969.
 Notebook: 07_evaluation.
 """
 
@@ -20,7 +21,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,155 +31,33 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from ..audio import check_wav, is_silent, resample, to_mono
+from ..audio import is_silent, resample, to_mono
 from ..errors import StageLiteError
 from ..examples import Example
 from ..shipped import PRETRAINED
-from .beats import (
-    ONSET_WINDOW_S,
-    _covered,
-    _window,
-    find_onsets,
-    onset_alignment_of_times,
-)
+from .agreement import SHORTEST_S, chroma_agreement, onset_agreement, pair_of, pulse_agreement
 from .bootstrap import Bootstrap, Column
-from .trackers import AnyTracker, Wav, tracked_beats
+from .trackers import Wav
 
 if TYPE_CHECKING:
     from .contrastive import PairModel
 
-CHROMA_RATE = 22050  # Hz
-CHROMA_HOP = 512  # samples, 23 ms
-CHROMA_BLOCK_S = 0.5  # chroma are compared half-second by half-second
-SHORTEST_S = 1.0  # that the model and chroma take
+__all__ = [  # of this file and of those imported above
+    "Scorer",
+    "chroma_agreement",
+    "coherence",
+    "interval_over_songs",
+    "load_cocola",
+    "load_coherence",
+    "onset_agreement",
+    "pulse_agreement",
+    "retrieval_accuracy",
+]
+
 COCOLA_RATE, COCOLA_S = 16000, 5.0  # what the published checkpoint was trained on
 COCOLA_REPOSITORY = "github.com/gladia-research-group/cocola"
 
 Scorer = Callable[[Tensor, Tensor, int], float]  # (mix, stem, sample_rate) -> larger is better
-
-
-# --- without weights -----------------------------------------------------------------------------
-
-
-def onset_agreement(
-    mix_wav: Wav, stem_wav: Wav, sample_rate: int, window_s: float = ONSET_WINDOW_S
-) -> float:
-    """How many onsets of the stem fall on an onset of the mix, more than by chance.
-
-    Asks only where the stem plays, not whether it plays: a single hit on an onset of the mix
-    scores 1. A mix of long notes has few onsets, and a stem that fills its gaps scores low even if
-    it is real; `pulse_agreement` asks for the beat instead.
-
-    Args:
-        mix_wav: [C, L] or [L], without the stem.
-        stem_wav: the same window.
-        sample_rate: Hz, of both.
-        window_s: how far an onset may be off, to either side.
-
-    Returns:
-        (share - c) / (1 - c), where c is the share of the window that lies within `window_s` of an
-        onset of the mix: the share of onsets at random times that would hit. 1: every onset is on
-        one of the mix. 0: as many as by chance, or no onsets at all.
-
-    Raises:
-        StageLiteError: malformed audio, other lengths, a mix without onsets, or one so dense that
-            more than 95 % of the window are near an onset.
-    """
-    mix, stem = _pair(mix_wav, stem_wav, sample_rate)
-    onsets = find_onsets(mix, sample_rate)
-    if not len(onsets):
-        raise StageLiteError(
-            "the mix has no onsets; expected at least one for the stem's onsets to agree with; "
-            "leave the window out, and count it"
-        )
-    covered = _covered(onsets, mix.shape[-1] / sample_rate, _window(window_s))
-    if covered > 0.95:
-        raise StageLiteError(
-            f"{covered:.0%} of the window lies within {window_s} s of an onset of the mix; "
-            "expected at most 95 %, else every stem agrees; take a smaller window_s"
-        )
-    played = find_onsets(stem, sample_rate)
-    if not len(played):
-        return 0.0
-    share = float(np.mean(np.abs(played[:, None] - onsets).min(axis=1) <= window_s))
-    return (share - covered) / (1 - covered)
-
-
-def pulse_agreement(
-    mix_wav: Wav,
-    stem_wav: Wav,
-    sample_rate: int,
-    tracker: AnyTracker = None,
-    window_s: float = ONSET_WINDOW_S,
-) -> float:
-    """How many onsets of the stem fall on beats and eighths of the mix, more than by chance.
-
-    For where the true beats are unknown; where they are known, `beats.onset_alignment` of them is
-    better: a tracker errs. Swing and 6/8 score low even when they are real.
-
-    Args:
-        mix_wav: [C, L] or [L], without the stem.
-        stem_wav: the same window.
-        sample_rate: Hz, of both.
-        tracker: function (wav Float[1, L], sample_rate) -> beat times of the mix, or a name of
-            `trackers.list_trackers()`; None is librosa's.
-        window_s: how far an onset may be off, to either side.
-
-    Returns:
-        As `beats.onset_alignment` above chance.
-
-    Raises:
-        StageLiteError: malformed audio, other lengths, a mix in which fewer than two beats are
-            heard.
-    """
-    mix, stem = _pair(mix_wav, stem_wav, sample_rate)
-    beats = tracked_beats(mix, sample_rate, tracker)
-    if len(beats) < 2:
-        raise StageLiteError(
-            f"{len(beats)} beats were heard in the mix; expected at least two; leave the window "
-            "out, and count it, or pass a tracker that knows the beats"
-        )
-    played = find_onsets(stem, sample_rate)
-    return onset_alignment_of_times(beats, played, mix.shape[-1] / sample_rate, window_s)
-
-
-def chroma_agreement(mix_wav: Wav, stem_wav: Wav, sample_rate: int) -> float:
-    """How alike the pitch classes of stem and mix are, half-second by half-second.
-
-    For pitched stems only. On drums it is a number without a meaning: a cymbal has energy in all
-    twelve classes, and what is left of them is noise.
-
-    The chroma of each half-second are compared by their correlation over the twelve classes, and
-    the correlations are averaged where both are heard. Over all twelve transpositions of a stem
-    they average to exactly 0, so 0 is what a stem in a random key gets. A stem in the right key
-    with the wrong chords is above 0.
-
-    Args:
-        mix_wav: [C, L] or [L], without the stem.
-        stem_wav: the same window.
-        sample_rate: Hz, of both.
-
-    Returns:
-        In [-1, 1]; 1: the same balance of pitch classes throughout. Real stems stay below: on 16
-        windows of the sample songs basses reach 0.3, keys and guitars 0.5, and with another song's
-        mix all three lie within 0.05 of 0. 0 also if the two are never heard at once.
-
-    Raises:
-        StageLiteError: malformed audio, other lengths, less than 1 s, a silent mix.
-    """
-    import librosa
-
-    mix, stem = _pair(mix_wav, stem_wav, sample_rate, SHORTEST_S)
-    mix, stem = (resample(wav, sample_rate, CHROMA_RATE) for wav in (mix, stem))
-    # One tuning for both: a stem that is out of tune with the mix shall not be put right.
-    tuning = librosa.estimate_tuning(y=mix[0].numpy(), sr=CHROMA_RATE)
-    n_blocks = max(1, int(mix.shape[-1] / CHROMA_RATE / CHROMA_BLOCK_S))
-    blocks = [_chroma(wav, n_blocks, tuning) for wav in (mix, stem)]  # [blocks, 12]
-    heard = np.logical_and(*(_heard(wav, n_blocks) for wav in (mix, stem)))
-    if not heard.any():
-        return 0.0
-    a, b = (block[heard] for block in blocks)
-    return float(np.mean([_correlation(x, y) for x, y in zip(a, b, strict=True)]))
 
 
 # --- the model -----------------------------------------------------------------------------------
@@ -208,7 +86,7 @@ def coherence(
     Raises:
         StageLiteError: malformed audio, other lengths, less than 1 s, a silent mix, no model.
     """
-    mix, stem = _pair(mix_wav, stem_wav, sample_rate, SHORTEST_S)
+    mix, stem = pair_of(mix_wav, stem_wav, sample_rate, SHORTEST_S)
     model = load_coherence() if model is None else model
     if is_silent(stem):
         return 0.0
@@ -341,7 +219,7 @@ def load_cocola(checkpoint: str | Path, mode: str = "both", **options: Any) -> S
 
 
 def _cocola_score(model: Any, extract: Any, mix_wav: Wav, stem_wav: Wav, sample_rate: int) -> float:
-    mix, stem = _pair(mix_wav, stem_wav, sample_rate, COCOLA_S)
+    mix, stem = pair_of(mix_wav, stem_wav, sample_rate, COCOLA_S)
     length = round(COCOLA_S * COCOLA_RATE)
     features = []
     for wav in (mix, stem):
@@ -355,53 +233,6 @@ def _cocola_score(model: Any, extract: Any, mix_wav: Wav, stem_wav: Wav, sample_
 
 
 # --- helpers -------------------------------------------------------------------------------------
-
-
-def _pair(
-    mix_wav: Wav, stem_wav: Wav, sample_rate: int, shortest_s: float = 0.0
-) -> tuple[Float[Tensor, "1 n"], Float[Tensor, "1 n"]]:
-    """Both as mono of one length; a length that differs by a codec's frame or so is cut."""
-    shortest = max(1, round(shortest_s * sample_rate)) if shortest_s else 1
-    mix, stem = (
-        to_mono(check_wav(wav, sample_rate, name=name, min_samples=shortest))
-        for wav, name in ((mix_wav, "mix_wav"), (stem_wav, "stem_wav"))
-    )
-    lengths = [mix.shape[-1], stem.shape[-1]]
-    if abs(lengths[0] - lengths[1]) > 0.05 * sample_rate:
-        seconds = [f"{length / sample_rate:.2f} s" for length in lengths]
-        raise StageLiteError(
-            f"mix_wav is {seconds[0]} long and stem_wav {seconds[1]}; expected the same window of "
-            "both; cut the longer one"
-        )
-    if is_silent(mix):
-        raise StageLiteError(
-            "mix_wav is silent (below -60 dBFS); expected something for the stem to fit to; leave "
-            "the window out, and count it"
-        )
-    return mix[:, : min(lengths)], stem[:, : min(lengths)]
-
-
-def _chroma(wav: Float[Tensor, "1 n"], n_blocks: int, tuning: float) -> Float[ndarray, "blocks 12"]:
-    """Mean chroma of each half-second; louder moments count more."""
-    import librosa
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # short audio: n_fft of the lowest octaves is larger
-        chroma = librosa.feature.chroma_cqt(
-            y=wav[0].numpy(), sr=CHROMA_RATE, hop_length=CHROMA_HOP, tuning=tuning, norm=None
-        )
-    return np.stack([part.mean(axis=1) for part in np.array_split(chroma, n_blocks, axis=1)])
-
-
-def _heard(wav: Float[Tensor, "1 n"], n_blocks: int) -> ndarray:
-    return np.array([not is_silent(part) for part in wav.tensor_split(n_blocks, dim=1)])
-
-
-def _correlation(a: Float[ndarray, "12"], b: Float[ndarray, "12"]) -> float:
-    """Of two chroma; 0 if one of them is the same in all classes."""
-    a, b = a - a.mean(), b - b.mean()
-    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / norm if norm > 1e-12 else 0.0
 
 
 def _draw_mixes(examples: Sequence[Example], n_others: int, seed: int) -> list[list[int]]:

@@ -27,8 +27,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..config_json import config_from_json
 from ..errors import StageLiteError
 from ..files import sha256_of, write_atomic
+from ..shipped import verify_digests
 from ..weights import load_weights, save_weights
 
 STRIDE = 4  # spectra per vector: the CNN's stride in time, and what the long window moves by
@@ -68,14 +70,7 @@ class EncoderConfig:
 
     @classmethod
     def from_json(cls, values: Mapping) -> EncoderConfig:
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise StageLiteError(
-                f"encoder config has unknown fields {unknown}; expected some of {sorted(known)}; "
-                "the file may come from a newer version of stage_lite"
-            )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        return config_from_json(cls, values, "encoder")
 
 
 class Spectra(nn.Module):
@@ -243,12 +238,7 @@ def read_folder_config(folder: str | Path, what: str, made_by: str) -> dict:
         ) from None
     if kind != what:
         raise StageLiteError(f"{folder} holds a {kind!r}; expected a {what!r}; pass its folder")
-    got = sha256_of(folder / "weights.safetensors")
-    if got != expected:
-        raise StageLiteError(
-            f"{folder / 'weights.safetensors'} has sha256 {got[:12]}, config.json expects "
-            f"{expected[:12]}: cut short, changed, or of another model; copy the folder again"
-        )
+    verify_digests(folder, {"weights.safetensors": expected})
     return config
 
 

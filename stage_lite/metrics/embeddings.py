@@ -154,10 +154,10 @@ def clap(weights: str | Path = CLAP_WEIGHTS) -> Embedding:
     needs = ("clap", "transformers", f"{weights} (a folder, or in the Hugging Face cache)")
     transformers = _package("transformers", *needs)
     torchaudio()  # imported by transformers' CLAP: first without the part that may not load
-    extractor_class, model_class = transformers.ClapFeatureExtractor, transformers.ClapModel
+    extractor_class = transformers.ClapFeatureExtractor
     try:
         extractor = extractor_class.from_pretrained(str(weights), local_files_only=True)
-        model = model_class.from_pretrained(str(weights), local_files_only=True).eval()
+        model = load_clap_model(weights)
     except OSError as error:
         raise _missing(*needs, str(error), f"hf download {weights}") from error
     rate = extractor.sampling_rate
@@ -174,6 +174,20 @@ def clap(weights: str | Path = CLAP_WEIGHTS) -> Embedding:
         return np.stack(rows)
 
     return embed
+
+
+def load_clap_model(weights: str | Path) -> torch.nn.Module:
+    """transformers' ClapModel in eval mode; nothing is downloaded, and no pickle is read.
+
+    Raises:
+        ImportError, OSError, ValueError: transformers or the weights are missing or broken.
+    """
+    torchaudio()  # imported by transformers' CLAP: first without the part that may not load
+    from transformers import ClapModel
+
+    return ClapModel.from_pretrained(
+        str(weights), local_files_only=True, use_safetensors=True
+    ).eval()
 
 
 def vggish() -> Embedding:

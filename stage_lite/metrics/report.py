@@ -30,6 +30,7 @@ from .bootstrap import Bootstrap, paired_test
 from .continuity import continuity_of_times
 from .embeddings import embedding as embedding_by_name
 from .listen import (
+    NOT_A_MIX,
     Item,
     Listener,
     Measure,
@@ -202,8 +203,8 @@ def evaluate(
     systems = Systems(model, sounds, store, sampling, seed, batch_size)
     n_reference = n if "embedding" in measures else 0
     windows = draw_windows(dataset, n, seed, systems.is_silent, n_reference)
-    clips = systems.make(windows)
     contexts = [systems.context(e) for e in windows.examples]
+    clips = systems.make(windows, contexts)
     reference = [Item(systems.real(e), None, e) for e in windows.reference]
 
     listener = Listener(sounds, store)
@@ -434,8 +435,6 @@ def _onset_agreement(
     example: Example, onsets: Sequence[float], mix_onsets: Sequence[float]
 ) -> float | None:
     """Over the part of the window that has a context."""
-    from .listen import NOT_A_MIX
-
     if example.condition in NOT_A_MIX:
         return None
     if example.context is not None:

@@ -17,6 +17,7 @@ from ..examples import Example
 from ..files import write_atomic
 from ..html_page import Section, Table, page
 from ..plots import Figure, render
+from ..result_store import without_nan
 from .bootstrap import shown
 from .report import METRICS
 from .systems import ANOTHER, GENERATED, LOOP, NO_CONTEXT, REAL, SHUFFLED, SYSTEMS
@@ -201,15 +202,6 @@ def compact_table(table: DataFrame) -> Table:
         f"songs, seed {about['seed']}; p: generated against shuffled"
     )
     return Table(caption, ["", *names], rows)
-
-
-def without_nan(value: Any) -> Any:
-    """The same with None for NaN and infinity, all the way down."""
-    if isinstance(value, Mapping):
-        return {k: without_nan(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _settings(table: DataFrame) -> Table:

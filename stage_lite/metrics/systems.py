@@ -55,6 +55,12 @@ class Sampling:
     top_k: int = 250
 
 
+def window_seed(seed: int, example: Example) -> int:
+    """Of the noise in a window, the same whatever the context."""
+    place = f"{seed}/{example.song_id}/{example.start_s:.2f}/{example.target_name}"
+    return zlib.crc32(place.encode())
+
+
 class Systems:
     """Makes the stems of windows.
 
@@ -108,15 +114,20 @@ class Systems:
             self.store[key] = is_silent(self.sounds.wavs([clip])[0])
         return self.store[key]
 
-    def make(self, windows: Windows) -> dict[str, list[Clip | None]]:
-        """System -> one clip per window; None where no bar for the loop was found."""
+    def make(self, windows: Windows, contexts: Sequence[Clip]) -> dict[str, list[Clip | None]]:
+        """System -> one clip per window; None where no bar for the loop was found.
+
+        Args:
+            windows: the evaluated ones.
+            contexts: of each, from `context`.
+        """
         examples, lenders = windows.examples, windows.lenders
         real = [self.real(e) for e in examples]
-        contexts = self._context_codes(examples)
+        codes = self._context_codes(examples, contexts)
         given: dict[str, list[Tensor | None]] = {
-            GENERATED: list(contexts),
+            GENERATED: list(codes),
             NO_CONTEXT: [None] * len(examples),
-            SHUFFLED: [contexts[i] for i in lenders],
+            SHUFFLED: [codes[i] for i in lenders],
         }
         generated = {name: self._generate(name, examples, rows) for name, rows in given.items()}
         return {
@@ -128,20 +139,24 @@ class Systems:
 
     # --- generation ------------------------------------------------------------------------------
 
-    def _context_codes(self, examples: Sequence[Example]) -> list[Int[Tensor, "K Tc"]]:
-        jobs = {self._encoded_key(e): e for e in examples if e.context_codes is None}
+    def _context_codes(
+        self, examples: Sequence[Example], clips: Sequence[Clip]
+    ) -> list[Int[Tensor, "K Tc"]]:
+        keys = [key_of("encoded", self.sounds.codec_hash, clip.key) for clip in clips]
+        rows = list(zip(examples, clips, keys, strict=True))
+        jobs = {key: clip for e, clip, key in rows if e.context_codes is None}
 
-        def encode(batch: Sequence[Example]) -> list:
-            wavs = self.sounds.wavs([self.context(e) for e in batch])
+        def encode(batch: Sequence[Clip]) -> list:
+            wavs = self.sounds.wavs(batch)
             return [self.model.encode(wav, self.sounds.sample_rate)[0].tolist() for wav in wavs]
 
         if jobs:
             self.store.fill("contexts", jobs, encode, self.batch_size)
         found = [
-            torch.tensor(self.store[self._encoded_key(e)])
+            torch.tensor(self.store[key])
             if e.context_codes is None
             else self._checked(e.context_codes, e, "context")
-            for e in examples
+            for e, _, key in rows
         ]
         most = self.model.config.anchor_frames
         longest = max(codes.shape[-1] for codes in found)
@@ -155,9 +170,6 @@ class Systems:
             found = [codes[:, :most] for codes in found]
         return found
 
-    def _encoded_key(self, example: Example) -> str:
-        return key_of("encoded", self.sounds.codec_hash, self.context(example).key)
-
     def _generate(
         self, name: str, examples: Sequence[Example], contexts: Sequence[Tensor | None]
     ) -> list[Clip]:
@@ -165,7 +177,7 @@ class Systems:
         settings = [asdict(self.sampling), n_frames]
         keys, jobs = [], {}
         for e, codes in zip(examples, contexts, strict=True):
-            seed = zlib.crc32(f"{self.seed}/{e.song_id}/{e.start_s:.2f}/{e.target_name}".encode())
+            seed = window_seed(self.seed, e)
             given = "no context" if codes is None else codes
             key = key_of("generated", self._lm_hash, settings, e.description, given, seed)
             keys.append(key)

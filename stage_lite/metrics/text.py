@@ -34,6 +34,7 @@ from ..shipped import PRETRAINED
 from ..weights import load_weights
 from .coherence import interval_over_songs
 from .contrastive import Encoder, EncoderConfig, Spectra, read_folder_config, save_folder
+from .embeddings import CLAP_WEIGHTS, load_clap_model
 from .trackers import Wav
 
 SHORTEST_S = 1.0
@@ -42,7 +43,6 @@ STEM_WORDS = {  # other words for stems
     "drum": "drums", "percussion": "drums", "piano": "keys", "keyboard": "keys",
     "keyboards": "keys", "organ": "keys", "guitars": "guitar", "basses": "bass",
 }  # fmt: skip
-CLAP_WEIGHTS = "laion/larger_clap_music"
 
 ClapScorer = Callable[[Tensor, int, str], float]  # (wav, sample_rate, description)
 
@@ -257,20 +257,15 @@ def load_clap(weights: str | Path = CLAP_WEIGHTS) -> ClapScorer:
     Raises:
         StageLiteError: transformers or the weights are missing or broken.
     """
-    from ..upstream import torchaudio
-
-    torchaudio()  # transformers imports it: first without the part that may not fit this torch
     try:
-        from transformers import ClapModel, ClapProcessor
+        model = load_clap_model(weights)
+        from transformers import ClapProcessor
+
+        processor = ClapProcessor.from_pretrained(str(weights), local_files_only=True)
     except ImportError as error:
         raise StageLiteError(
             f"CLAP needs transformers ({error}). Try: python -m pip install transformers"
         ) from None
-    try:
-        model = ClapModel.from_pretrained(
-            str(weights), local_files_only=True, use_safetensors=True
-        ).eval()
-        processor = ClapProcessor.from_pretrained(str(weights), local_files_only=True)
     except (OSError, ValueError) as error:
         raise StageLiteError(
             f"no CLAP at {weights} ({str(error).splitlines()[0]}); expected a folder in the format "

@@ -10,16 +10,14 @@ The floor of each window is the context, and the stem, of one window of another 
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from ..errors import StageLiteError
-from ..examples import Example, shuffle_contexts
+from ..examples import Example, lenders
 from .reference import check_reference
 
 FEWEST_BEATS = 4  # in a window: below, there is nothing to keep to
@@ -163,16 +161,13 @@ def _balanced(examples: list[Example]) -> list[Example]:
 
 
 def _lenders(examples: list[Example]) -> list[int]:
-    """`shuffle_contexts` within each target, as numbers."""
-    lenders = [0] * len(examples)
+    """`examples.lenders` within each target."""
+    found = [0] * len(examples)
     for target in {e.target_name for e in examples}:
         mine = [i for i, e in enumerate(examples) if e.target_name == target]
-        numbered = [
-            dataclasses.replace(examples[i], context=torch.full((1, 1), float(i))) for i in mine
-        ]
-        for i, shuffled in zip(mine, shuffle_contexts(numbered), strict=True):
-            lenders[i] = int(shuffled.context)
-    return lenders
+        for i, place in zip(mine, lenders([examples[i].song_id for i in mine]), strict=True):
+            found[i] = mine[place]
+    return found
 
 
 def _reference(
