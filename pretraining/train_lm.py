@@ -4,9 +4,13 @@
     python pretraining/train_lm.py click --tokens work/tokens --start work/base/model --out work/1
     python pretraining/train_lm.py nano --tokens work/tokens --start work/1/model --out work/2
     python pretraining/train_lm.py follow --tokens work/tokens --start work/2/model --out work/nano
+    python pretraining/train_lm.py hear --tokens work/tokens --start work/nano/model \
+        --encoder work/encoder/encoder.safetensors --out work/3
+    python pretraining/train_lm.py stage --tokens work/tokens --start work/nano/model --out work/4
 
 `click` adds the token and ends with a model that keeps time with a click, `nano` goes on to mixes,
-`follow` asks for the beat openly.
+`follow` asks for the beat openly. From there `hear` puts the encoder of the context in front
+(train_context_encoder.py), and `stage` leads to STAGE's own positions, without it.
 Each is a list of stages, short windows first; a stage is a data set and the step at which it ends.
 The optimizer goes on from stage to stage. Run it again to go on where it was. `--scale 0.01` runs
 everything in a hundredth of the steps, to try the machinery.
@@ -21,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from attach_encoder import attach_encoder
 from beat_head import BeatHead
 from vocabulary import add_words, words_of
 
@@ -51,6 +56,7 @@ class Stage:
     settings: dict = dataclasses.field(default_factory=dict)
     context_s: tuple[float, float] | None = None  # shortest and longest of half of the contexts
     clicks: float = 0.0  # share of windows whose target is the click of a mix or stem
+    anchor: int | None = None  # anchor_frames of this stage; None: what --positions says
 
 
 NONE = {"none": 1.0}
@@ -60,6 +66,8 @@ HEARD = {  # (target, context) whose listening is watched
     "click": [("drums", "click"), ("drums", "mix")],
     "nano": DRUMS,
     "follow": DRUMS,
+    "hear": DRUMS,
+    "stage": DRUMS,
 }
 LATE = {"history_dropout": 0.6, "history_delay": 0.4}
 PAST = {  # share of windows with some of the target's past hidden, and with a past that is late
@@ -67,6 +75,8 @@ PAST = {  # share of windows with some of the target's past hidden, and with a p
     "click": {"history_dropout": 0.85},
     "nano": LATE,
     "follow": LATE,
+    "hear": LATE,
+    "stage": LATE,
 }
 MUSIC = {"click": 0.18, "backing": 0.34, "mix": 0.28, "stem": 0.2}
 PULSE = {"click": 0.12, "backing": 0.4, "mix": 0.33, "stem": 0.15}
@@ -74,6 +84,7 @@ PULSE = {"click": 0.12, "backing": 0.4, "mix": 0.33, "stem": 0.15}
 UNDER_CLICK = {"backing:drums": 0.25, "mix:drums": 0.3, "backing:bass": 0.1, "mix:bass": 0.1,
                "mix:keys": 0.1, "drums": 0.05, "bass": 0.05, "guitar": 0.05}  # fmt: skip
 COOLING = {"learning_rate": 5e-4, "cooldown_steps": 300}
+WIDEST = 400  # frames from the target to what sounds with it, at STAGE's positions and 8 s
 STAGES = {
     "base": [
         Stage(450, 1.28, 64, NONE, {"learning_rate": 1e-3, "warmup_steps": 100}),
@@ -100,6 +111,18 @@ STAGES = {
     "follow": [
         Stage(2700, 8.0, 6, PULSE, {"learning_rate": 5e-4, "cooldown_steps": 500},
               context_s=(3.0, 8.0), clicks=0.15),
+    ],
+    # What the encoder of the context hears reaches the model as a faint click at first.
+    "hear": [
+        Stage(800, 8.0, 6, PULSE, {"learning_rate": 5e-4, "cooldown_steps": 300},
+              context_s=(3.0, 8.0), clicks=0.12),
+    ],
+    # The target moves away from what sounds with it, 8 frames every 20 steps, up to its own place
+    # behind the context: what aligned positions taught is carried along.
+    "stage": [
+        *(Stage(20 * n, 8.0, 6, PULSE, {"learning_rate": 5e-4}, clicks=0.15, anchor=8 * n)
+          for n in range(1, WIDEST // 8 + 1)),
+        Stage(1400, 8.0, 6, PULSE, {"learning_rate": 5e-4, "cooldown_steps": 300}, clicks=0.15),
     ],
 }  # fmt: skip
 
@@ -150,26 +173,30 @@ def main() -> None:
     parser.add_argument("--tokens", type=Path, required=True, nargs="+", help="folders of shards")
     parser.add_argument("--codec", type=Path)
     parser.add_argument("--start", type=Path, help="folder of the model to start from")
+    parser.add_argument("--encoder", type=Path, help="weights of the context's encoder, for `hear`")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--positions", choices=list(POSITIONS), default="aligned")
+    parser.add_argument("--positions", choices=list(POSITIONS))
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also when started in the background
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("highest")
     nano = args.what != "base"  # the model hears a context
+    positions = args.positions or ("stage" if args.what == "stage" else "aligned")
     if args.start:
         model = load(args.start)
-        anchor = POSITIONS[args.positions] if nano else None
+        anchor = POSITIONS[positions] if nano else None
         name = args.out.name
         add_words(model, ["click"])
         model.config = dataclasses.replace(model.config, name=name, anchor_frames=anchor)
     else:
         model = new_base(args.tokens, args.codec, args.dim, args.layers)
+    if args.encoder:
+        attach_encoder(model, args.encoder, args.tokens)
     shipped = model.config
     # nano-base meets all positions that [context | token | target] will need
     model.config = dataclasses.replace(shipped, trained_s=SHIPPED_S if nano else 2 * SHIPPED_S)
@@ -177,9 +204,11 @@ def main() -> None:
         ShardDataset(args.tokens, t, window_s=2.56, conditions=[c], split="valid", seed=5, n=48)
         for t, c in HEARD[args.what]
     ]
-    follow = args.what == "follow"
+    follow = args.what in ("follow", "hear", "stage")
     head = BeatHead(shipped.lm.dim, model.frame_rate, BEAT_WEIGHT) if follow else None
     for stage in STAGES[args.what]:
+        anchor = shipped.anchor_frames if stage.anchor is None else stage.anchor
+        model.config = dataclasses.replace(model.config, anchor_frames=anchor)
         shared = dict(
             window_s=stage.window_s,
             context_s=stage.context_s,

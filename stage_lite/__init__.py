@@ -49,16 +49,20 @@ _HOME = {
     "Window": "song",
     "Example": "examples",
     "ShardDataset": "shards",
+    "attention": "attention",
+    "scan": "scan",
     "finetune": "training",
+    "tokenize_songs": "tokenization",
     "evaluate": "metrics.report",
 }
 
 # files that are used by their own name: sl.metrics.beats.beat_f1(...)
-_ROOMS = ("metrics", "plots")
+_ROOMS = ("interop", "metrics", "plots")
 
 __all__ = ["__version__", *sorted(_HOME), *_ROOMS]
 
 if TYPE_CHECKING:  # for editors; never executed
+    from .attention import attention
     from .audio import load_audio, save_audio
     from .codec import CodecConfig, build_codec
     from .conditions import condition, get_condition, list_conditions
@@ -72,9 +76,11 @@ if TYPE_CHECKING:  # for editors; never executed
     from .metronome import beat_grid, click_track
     from .model import ModelConfig, StageModel, load
     from .prefix import Prefix, build_prefix, extend_embedding, prefix_loss
+    from .scan import scan
     from .shards import ShardDataset
     from .song import Song, Window
     from .stems import StemDataset
+    from .tokenization import tokenize_songs
     from .training import finetune
 
 

@@ -1,4 +1,4 @@
-"""`python -m stage_lite doctor | demo | generate | train | evaluate`, or `stage-lite ...`."""
+"""`python -m stage_lite doctor | demo | generate | scan | train | evaluate`, or `stage-lite`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .errors import StageLiteError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit codes: 0 done, 1 not well (doctor), 2 bad input, 130 Ctrl-C."""
+    """Run one command. Exit codes: 0 done, 1 not well (doctor, scan), 2 bad input, 130 Ctrl-C."""
     arguments = _parser().parse_args(argv)
     try:
         with _plain_warnings():
@@ -97,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         help="fine-tune a model on a folder of stems",
         description="Fine-tune a model on a folder of stems. Ctrl-C keeps all; run again to go on.",
-        epilog="stage-lite train --data songs --target drums --checkpoint-dir runs/drums",
+        epilog="stage-lite train --data songs --target drums --checkpoint-dir runs/drums; "
+        "on several GPUs: torchrun --nproc-per-node 4 -m stage_lite train ...",
     )
     train.add_argument(
         "--data", type=Path, required=True, help="folder of songs, each a folder of stems"
@@ -116,8 +117,56 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--batch-size", type=int, default=8, help="windows per step (default: 8)")
     train.add_argument("--learning-rate", type=float, default=3e-4, help="(default: 3e-4)")
     train.add_argument("--seed", type=int, default=0, help="of data order and dropout (default: 0)")
+    train.add_argument(
+        "--augment", action="store_true",
+        help="half of the windows faster or slower, half of them higher or lower; stems only",
+    )  # fmt: skip
+    train.add_argument(
+        "--skip", type=Path, help="what `stage-lite scan --out` wrote: leave out its broken songs"
+    )
+    train.add_argument(
+        "--accumulation", type=int, default=1,
+        help="forward passes that share a step, for less memory (default: 1)",
+    )  # fmt: skip
+    train.add_argument(
+        "--activation-checkpointing", action="store_true",
+        help="compute layers twice to need less memory",
+    )  # fmt: skip
+    train.add_argument(
+        "--precision", default="32-true", help="32-true, bf16-mixed or 16-mixed (default: 32-true)"
+    )
+    train.add_argument(
+        "--lora-rank", type=int, default=0,
+        help="train two thin matrices beside each large one, with peft (default: 0, all weights)",
+    )  # fmt: skip
+    train.add_argument(
+        "--strategy", help="over torchrun's processes: ddp or fsdp (default: ddp if it has several)"
+    )
+    train.add_argument("--device", help="cpu, cuda or mps (default: cuda if there is one)")
+    train.add_argument("--devices", type=int, help="processes on this machine, to be checked")
     train.add_argument("--fresh", action="store_true", help="start again instead of going on")
     train.set_defaults(run=_train)
+
+    scan = commands.add_parser(
+        "scan",
+        help="what is broken in a folder of songs, before training finds out",
+        description="List what is broken, odd or worth knowing in a folder of stems. Nothing is "
+        "changed. The exit code is 1 if something is broken.",
+        epilog="stage-lite scan --data songs --target drums",
+    )
+    scan.add_argument("--data", type=Path, required=True, help="folder of songs")
+    scan.add_argument("--target", help="stem that is to be learnt; songs without it are listed")
+    scan.add_argument("--window", type=float, default=8.0, help="seconds per example (default: 8)")
+    scan.add_argument(
+        "--quick", action="store_true", help="read heads and tails of files only: misses silence"
+    )
+    scan.add_argument(
+        "--track-beats", action="store_true",
+        help="track the beats of songs without labels now, and keep them",
+    )  # fmt: skip
+    scan.add_argument("--workers", type=int, help="files read at once (default: cores, up to 8)")
+    scan.add_argument("--out", type=Path, help="also write all rows to this .csv file")
+    scan.set_defaults(run=_scan)
 
     evaluate = commands.add_parser(
         "evaluate",
@@ -233,9 +282,10 @@ def _train(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from .model import load
+    from .processes import device_of_process
     from .training import finetune
 
-    model = load(arguments.model)
+    model = load(arguments.model).to(device_of_process(arguments.device))
     data, validation = _datasets(arguments)
     run = finetune(
         model,
@@ -247,7 +297,15 @@ def _train(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
+        accumulation=arguments.accumulation,
+        activation_checkpointing=arguments.activation_checkpointing,
+        precision=arguments.precision,
+        lora_rank=arguments.lora_rank,
+        strategy=arguments.strategy,
+        devices=arguments.devices,
     )
+    if run.rank > 0:
+        return 130 if run.interrupted else 0
     model.config = replace(model.config, name=arguments.checkpoint_dir.absolute().name)
     folder = model.save(arguments.checkpoint_dir / "model")
     print(f"{run.step} steps; stage-lite generate --model {folder} ... plays with it")
@@ -257,6 +315,7 @@ def _train(arguments: argparse.Namespace) -> int:
 def _datasets(arguments: argparse.Namespace):
     """Training windows, and held-out ones if the folder has songs to hold out."""
     from .examples import shuffle_contexts
+    from .processes import is_first_process
 
     settings = {
         "window_s": arguments.window,
@@ -264,16 +323,64 @@ def _datasets(arguments: argparse.Namespace):
         "seed": arguments.seed,
     }
     kind = _kind_of(arguments.data)
+    own = {}  # of the songs that are trained on
+    if kind.__name__ == "StemDataset":
+        settings["skip"] = _broken_songs(arguments.skip) if arguments.skip else ()
+        own["augment"] = arguments.augment
+    elif arguments.augment or arguments.skip:
+        raise StageLiteError(
+            f"{arguments.data} holds token shards; --augment and --skip need songs as stems"
+        )
     try:
-        data = kind(arguments.data, arguments.target, split="train", **settings)
-        validation = kind(arguments.data, arguments.target, split="valid", n=32, **settings)
-        validation = list(validation)
+        data = kind(arguments.data, arguments.target, split="train", **settings, **own)
+        validation = kind(arguments.data, arguments.target, split="valid", **settings)
+        validation = list(_resized(validation, 32))
         shuffle_contexts(validation)
     except StageLiteError as error:
-        data = kind(arguments.data, arguments.target, **settings)
-        print(f"training on all songs, none held out ({error})")
+        data, which = kind(arguments.data, arguments.target, **settings, **own), "all songs"
+        splits = {song.split for song in getattr(data, "songs", ())}
+        if "train" in splits and len(splits) > 1:  # songs that are labelled as test stay unheard
+            data = kind(arguments.data, arguments.target, split="train", **settings, **own)
+            which = "the songs of split 'train'"
+        if is_first_process():
+            print(f"training on {which}, none held out ({error})")
         return data, None
     return data, validation
+
+
+def _broken_songs(file: Path) -> list[str]:
+    """Ids of the broken songs in a CSV file of `scan`."""
+    import pandas as pd
+
+    try:
+        rows = pd.read_csv(file, dtype=str)
+        return sorted(set(rows.song[rows.severity == "broken"]))
+    except (OSError, ValueError, AttributeError) as error:
+        raise StageLiteError(
+            f"{file} is no table of a scan ({error}); expected what `stage-lite scan --out` wrote"
+        ) from None
+
+
+def _scan(arguments: argparse.Namespace) -> int:
+    from .files import write_atomic
+    from .scan import scan
+
+    out = arguments.out
+    if out is not None and (out.suffix != ".csv" or not out.absolute().parent.is_dir()):
+        raise StageLiteError(f"--out is {out}; expected a .csv file in a folder that is there")
+    table = scan(
+        arguments.data,
+        target=arguments.target,
+        window_s=arguments.window,
+        deep=not arguments.quick,
+        track_beats=arguments.track_beats,
+        workers=arguments.workers,
+        progress=sys.stderr.isatty(),
+    )
+    print(table)
+    if out is not None:
+        write_atomic(out, table.to_csv(index=False))
+    return 1 if table.broken_songs else 0
 
 
 def _kind_of(folder: Path) -> type:
@@ -322,16 +429,25 @@ def _songs_to_evaluate(arguments: argparse.Namespace):
         "window_s": arguments.window,
         "conditions": arguments.conditions,
         "seed": arguments.seed,
-        "n": max(1, MORE * arguments.n),
     }
+    n = max(1, MORE * arguments.n)
     if arguments.split is not None:
-        return kind(arguments.data, arguments.target, split=arguments.split, **settings)
+        data = kind(arguments.data, arguments.target, split=arguments.split, **settings)
+        return _resized(data, n)
     try:
-        return kind(arguments.data, arguments.target, split="test", **settings)
+        return _resized(kind(arguments.data, arguments.target, split="test", **settings), n)
     except StageLiteError as error:
         data = kind(arguments.data, arguments.target, **settings)
         print(f"evaluating on all songs, whatever their split ({error})")
-        return data
+        return _resized(data, n)
+
+
+def _resized(data, n: int):
+    """The data set with n windows; of stems, with as many as the songs hold if that is less."""
+    if hasattr(data, "resized"):
+        return data.resized(n)
+    data.n = n
+    return data
 
 
 def _check_writable(file: Path) -> None:

@@ -8,6 +8,7 @@ of the rescaled beats instead of being stretched itself.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
+from .audio import mix
 from .errors import StageLiteError
 
 if TYPE_CHECKING:
@@ -73,6 +75,10 @@ class AugmentedSong:
     def chords(self) -> list[tuple[float, str]]:
         return [(t / self.rate, transpose(name, self.semitones)) for t, name in self.song.chords]
 
+    @property
+    def key(self) -> str | None:
+        return None if self.song.key is None else transpose(self.song.key, self.semitones)
+
     def stem(
         self, name: str, start_s: float = 0.0, duration_s: float | None = None
     ) -> Float[Tensor, "1 L"]:
@@ -89,6 +95,16 @@ class AugmentedSong:
         length = round(duration_s * self.song.sample_rate)
         part = changed[:, first : first + length]
         return torch.nn.functional.pad(part, (0, length - part.shape[-1]))
+
+    def mix(
+        self,
+        names: Sequence[str] | None = None,
+        start_s: float = 0.0,
+        duration_s: float | None = None,
+    ) -> Float[Tensor, "1 L"]:
+        """As Song.mix, in the time of the augmented song."""
+        names = self.stem_names if names is None else names
+        return mix([self.stem(name, start_s, duration_s) for name in names])
 
 
 def draw_augmentation(rng: np.random.Generator) -> tuple[float, int]:

@@ -18,6 +18,7 @@ import math
 import warnings
 import weakref
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -216,14 +217,7 @@ def decode(
             f"decode got codes of shape {tuple(codes.shape)}; expected [B, K, T] with K from 1 to "
             f"{codec.total_codebooks}; add the batch axis with codes[None]"
         )
-    wrong = (codes < 0) | (codes >= codec.cardinality)
-    if wrong.any():
-        b, k, t = (int(i) for i in wrong.nonzero()[0])
-        raise StageLiteError(
-            f"decode got code {int(codes[b, k, t])} at batch {b}, codebook {k}, frame {t}; "
-            f"expected 0 to {codec.cardinality - 1}; special and context tokens are no audio, "
-            "cut them off with stage_lite.undelay"
-        )
+    _check_codes(codec, codes)
     device = next(codec.parameters()).device
     hop = hop_length(codec)
     pieces = []
@@ -232,6 +226,51 @@ def decode(
         pieces.append(wav[..., (start - left) * hop : (stop - left) * hop].to(codes.device))
     if not pieces:
         return torch.zeros(codes.shape[0], codec.channels, 0)
+    return torch.cat(pieces, dim=-1)  # [B, C, T * hop]
+
+
+@torch.no_grad()
+def decode_codebooks(
+    codec: EncodecModel,
+    codes: Int[Tensor, "B K T"],
+    codebooks: Sequence[int],
+    chunk_s: float | None = 20.0,
+) -> Float[Tensor, "B C L"]:
+    """The wav of some of the codebooks, to hear what the others add.
+
+    The decoder gets a sum of one vector per codebook; here those of the others are left out. The
+    first n codebooks give `decode(codec, codes[:, :n])`; others are sums that the decoder was never
+    trained on. None at all gives silence.
+
+    Args:
+        codes: of all codebooks, as for `decode`.
+        codebooks: which to keep, from 0.
+
+    Raises:
+        StageLiteError: a codebook that is not there, or codes that `decode` would refuse.
+    """
+    kept = sorted(set(codebooks))
+    n_q = codes.shape[1]
+    wrong = [k for k in kept if not 0 <= k < n_q]
+    if wrong:
+        raise StageLiteError(f"there is no codebook {wrong[0]}; expected some of 0 to {n_q - 1}")
+    if kept == list(range(len(kept))) and kept:
+        return decode(codec, codes[:, : len(kept)], chunk_s)
+    whole = decode(codec, codes[:, :1], chunk_s)  # checks codes and codec, and knows the shape
+    if not kept or not codes.shape[-1]:
+        return torch.zeros_like(whole)
+    device, hop = next(codec.parameters()).device, hop_length(codec)
+    _check_codes(codec, codes)
+    pieces = []
+    for start, stop, left, right in chunks(codec, codes.shape[-1], chunk_s):
+        piece = codes[..., left:right].to(device)
+        latents = torch.zeros_like(codec.decode_latent(piece[:, :1]))
+        for k in kept:  # what codebook k adds to those before it
+            latents += codec.decode_latent(piece[:, : k + 1])
+            if k:
+                latents -= codec.decode_latent(piece[:, :k])
+        wav = codec.decoder(latents)
+        pieces.append(wav[..., (start - left) * hop : (stop - left) * hop].to(codes.device))
     return torch.cat(pieces, dim=-1)  # [B, C, T * hop]
 
 
@@ -381,6 +420,17 @@ def _check_ready(codec: EncodecModel) -> None:
         raise StageLiteError(
             "the codec is in training mode; expected eval mode, in which codes are repeatable; "
             "call codec.eval() first"
+        )
+
+
+def _check_codes(codec: EncodecModel, codes: Tensor) -> None:
+    wrong = (codes < 0) | (codes >= codec.cardinality)
+    if wrong.any():
+        b, k, t = (int(i) for i in wrong.nonzero()[0])
+        raise StageLiteError(
+            f"decode got code {int(codes[b, k, t])} at batch {b}, codebook {k}, frame {t}; "
+            f"expected 0 to {codec.cardinality - 1}; special and context tokens are no audio, "
+            "cut them off with stage_lite.undelay"
         )
 
 

@@ -1,23 +1,25 @@
 """The language model one step at a time, for generation: few calls, nothing allocated twice.
 
-At nano size a step is 150 small operations, and what they cost is mostly the calling. So a decoder
-fixes all that does not change before the first step: the weights as plain tensors, keys and values
-of the text, sines of the positions, the mask. The mathematics stay those of `lm.run_layers`.
+At nano size a step is 150 small operations, and what they cost is mostly the calling; at
+MusicGen's it is the reading of the weights. So a decoder fixes all that does not change before the
+first step: the weights as plain tensors (`held_weights`), keys and values of the text, sines of the
+positions, a cache without padding. The mathematics stay those of `lm.run_layers`.
+
+A step costs what its matrices weigh plus one reading of the cache; nothing else grows with length.
 
 Notebook: 02_language_model.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stage_lite.context_encoder import hear_context
+from stage_lite.held_weights import held_weights
 from stage_lite.lm import (
-    KVCache,
     LayerWeights,
-    Linear,
     LMWeights,
     embed,
     heads,
@@ -27,79 +29,9 @@ from stage_lite.lm import (
     split_qkv,
     text_attention,
     text_keys,
-    weights_of,
 )
+from stage_lite.matrices import AddingLinear
 from stage_lite.prefix import Prefix
-
-
-class _CastLinear(Linear):
-    """A matrix in another type than the activations', such as bfloat16: half of the reading."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
-
-
-class _AddingLinear(Linear):
-    """A matrix in the activations' type, which can add the residual in the same call."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None):
-        super().__init__(weight, bias)
-        self.transposed = weight.t()
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.bias is not None or x.dim() != 2:
-            return super().__call__(x)
-        if _few(x):
-            return torch.mm(self.weight, x.t()).t().contiguous()
-        return torch.mm(x, self.transposed)
-
-    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        if self.bias is not None or x.dim() != 2:
-            return super().add_to(residual, x)
-        if _few(x):
-            return torch.addmm(residual.t(), self.weight, x.t()).t().contiguous()
-        return torch.addmm(residual, x, self.transposed)
-
-
-def _few(x: Tensor) -> bool:
-    """Whether the matrix should stand on the left: with 2 to 8 rows on a CPU it is then read 1.2 to
-    3.3 times as fast (dev/LOG.md)."""
-    return 2 <= x.shape[0] <= 8 and x.device.type == "cpu"
-
-
-def linear_for(weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None) -> Linear:
-    """Choose how generation applies a matrix. The one place to teach a new kind of weights."""
-    weight = weight.detach()
-    bias = None if bias is None else bias.detach()
-    if dtype is None or dtype == weight.dtype:
-        return _AddingLinear(weight, bias)
-    return _CastLinear(weight.to(dtype), None if bias is None else bias.to(dtype))
-
-
-_SMALL = 1 << 20  # elements of a matrix up to which calls cost more than reading
-
-
-def _gelu(x: Tensor) -> Tensor:
-    """F.gelu, which on two rows spends most of its time in looking its kernel up."""
-    return torch.addcmul(x, x, (x * math.sqrt(0.5)).erf_()).mul_(0.5)
-
-
-def _scaled_gelu(x: Tensor) -> Tensor:
-    """sqrt(2) gelu(sqrt(2) x): the constants are in the matrices before and behind."""
-    return torch.addcmul(x, x, torch.erf(x))
-
-
-def _quicken_gelu(layer: LayerWeights) -> None:
-    """Replace F.gelu between two small matrices by what computes the same in fewer calls."""
-    if layer.activation is not F.gelu:
-        return
-    layer.activation = _gelu
-    up, down = layer.up, layer.down
-    if type(up) is type(down) is _AddingLinear and up.weight.numel() <= _SMALL:
-        half = math.sqrt(0.5)
-        layer.up = _AddingLinear(up.weight * half, None if up.bias is None else up.bias * half)
-        layer.down = _AddingLinear(down.weight * half, down.bias)
-        layer.activation = _scaled_gelu
 
 
 class Decoder:
@@ -110,7 +42,9 @@ class Decoder:
         prefix: all rows and steps, S in number; only mask (padding on the left) and positions are
             read here.
         texts: projected description [L, dim] of each row, or None for the null text.
-        dtype: of matrices and cache, the rest stays as it is; None: as the weights are.
+        weights: "fp32", "bf16", "int8"; None: as the model is (see `held_weights`).
+        graph: every step does the same calls on the same memory, whatever its position; on a GPU it
+            is recorded once as a CUDA graph and replayed, which spares the calling.
     """
 
     @torch.inference_mode()
@@ -119,81 +53,172 @@ class Decoder:
         lm: nn.Module,
         prefix: Prefix,
         texts: Sequence[Tensor | None],
-        dtype: torch.dtype | None = None,
+        weights: str | None = None,
+        graph: bool = False,
     ):
         n_rows, _, n_steps = prefix.sequence.shape
-        self.w = weights_of(lm, linear=lambda weight, bias: linear_for(weight, bias, dtype))
-        for layer in self.w.layers:
-            _quicken_gelu(layer)
-        self.cache = KVCache(lm, n_rows, n_steps, dtype)
-        self.positions = sin_positions(prefix.positions, self.w.dim, self.w.max_period)
+        self.lm, self.w = lm, held_weights(lm, weights)
+        w, like = self.w, self.w.table
+        self.positions = sin_positions(prefix.positions, w.dim, w.max_period).to(like.dtype)
         # Neighbouring rows with the same padding attend together, and padding is cut off instead of
         # masked: the unconditional rows of guidance have a context's length less to look at.
         pads = (~prefix.attention_mask).sum(1).tolist()
         starts = [r for r in range(n_rows) if r == 0 or pads[r] != pads[r - 1]]
+        ends = [*starts[1:], n_rows]
+        head_dim = w.dim // w.num_heads
         self.groups = [
-            (start, end, pads[start])
-            for start, end in zip(starts, [*starts[1:], n_rows], strict=True)
+            _Group(
+                start,
+                end,
+                pads[start],
+                [
+                    like.new_zeros(end - start, 2, w.num_heads, n_steps - pads[start], head_dim)
+                    for _ in w.layers
+                ],
+            )
+            for start, end in zip(starts, ends, strict=True)
         ]
-        # keys and values of each group in each layer, without the padding
-        self.keys_of = [
-            [(kv[s:e, 0, :, pad:], kv[s:e, 1, :, pad:]) for s, e, pad in self.groups]
-            for kv in self.cache.kv
-        ]
-        self.text = _Text(self.w, texts)
+        self.length = 0  # steps that are in the cache
+        self.text = _Text(w, texts)
         self.read_text = self.text.reader(0, n_rows)
+        self.fixed = _FixedStep(self, n_rows) if graph else None
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of keys and values: fixed before the first step."""
+        return sum(kv.nbytes for group in self.groups for kv in group.kv)
 
     @torch.inference_mode()
     def prefill(self, sequence: Tensor) -> Tensor:
         """Run the first steps [rows, K, n] at once; logits [rows, K, card] after the last."""
         n_steps, last = sequence.shape[2], []
-        for start, end, pad in self.groups:
-            steps = slice(pad, n_steps)
-            x = embed(self.w, sequence[start:end, :, steps], self.positions[start:end, steps])
+        for group in self.groups:
+            rows, steps = slice(group.start, group.end), slice(group.pad, n_steps)
+            x = embed(self.w, sequence[rows, :, steps], self.positions[rows, steps])
+            x = hear_context(self.lm, x, sequence[rows, :, steps])
 
-            def attend(layer: int, qkv: Tensor, rows=slice(start, end), steps=steps) -> Tensor:
+            def attend(layer: int, qkv: Tensor, group=group) -> Tensor:
                 q, k, v = split_qkv(qkv, self.w.num_heads)
-                kv = self.cache.kv[layer][rows]
-                kv[:, 0, :, steps], kv[:, 1, :, steps] = k, v
+                kv, n = group.kv[layer], q.shape[2]
+                kv[:, 0, :, :n], kv[:, 1, :, :n] = k, v
                 return join_heads(F.scaled_dot_product_attention(q, k, v, is_causal=True))
 
-            last.append(run_layers(self.w, x, attend, self.text.reader(start, end))[:, -1])
-        self.cache.length = n_steps
+            read_text = self.text.reader(group.start, group.end)
+            last.append(run_layers(self.w, x, attend, read_text)[:, -1])
+        self.length = n_steps
         return heads(self.w, torch.cat(last))
 
     @torch.inference_mode()
     def step(self, codes: Tensor) -> Tensor:
         """Run one more step [rows, K]; logits [rows, K, card] for the next."""
-        w, kvs, at = self.w, self.cache.kv, self.cache.length
-        n_rows = codes.shape[0]
+        at = self.length
+        self.length = at + 1
+        if self.fixed is not None:
+            return self.fixed(codes, at)
+        w, n_rows = self.w, codes.shape[0]
         shape = (n_rows, 3, w.num_heads, 1, w.dim // w.num_heads)
-        spans = [(start, end - start, at + 1 - pad) for start, end, pad in self.groups]
-        n_keys = at + 1 - self.groups[0][2] if len(spans) == 1 else None
-        sdpa, cast = F.scaled_dot_product_attention, kvs[0].dtype != self.positions.dtype
+        spans = [(g.start, g.end - g.start, at - g.pad) for g in self.groups]
+        alone = self.groups[0] if len(self.groups) == 1 else None
+        sdpa = F.scaled_dot_product_attention
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            if cast:
-                return attend_to(layer, qkv.to(kvs[0].dtype)).to(qkv.dtype)
-            return attend_to(layer, qkv)
-
-        def attend_to(layer: int, qkv: Tensor) -> Tensor:
             new = qkv.view(shape)
-            kvs[layer].narrow(3, at, 1).copy_(new.narrow(1, 1, 2))
+            pairs = new.narrow(1, 1, 2)
             q = new.select(1, 0)  # [rows, H, 1, dim / H]
-            if n_keys is not None:
-                k, v = self.keys_of[layer][0]
-                return sdpa(q, k.narrow(2, 0, n_keys), v.narrow(2, 0, n_keys)).view(n_rows, w.dim)
-            parts = [
-                sdpa(q.narrow(0, start, n), k.narrow(2, 0, length), v.narrow(2, 0, length))
-                for (start, n, length), (k, v) in zip(spans, self.keys_of[layer], strict=True)
-            ]
+            if alone is not None:
+                here = spans[0][2]
+                alone.kv[layer].narrow(3, here, 1).copy_(pairs)
+                k, v = alone.keys[layer]
+                n = here + 1
+                return sdpa(q, k.narrow(2, 0, n), v.narrow(2, 0, n)).view(n_rows, w.dim)
+            parts = []
+            for group, (start, n, here) in zip(self.groups, spans, strict=True):
+                group.kv[layer].narrow(3, here, 1).copy_(pairs.narrow(0, start, n))
+                k, v = group.keys[layer]
+                parts.append(
+                    sdpa(
+                        q.narrow(0, start, n),
+                        k.narrow(2, 0, here + 1),
+                        v.narrow(2, 0, here + 1),
+                    )
+                )
             return torch.cat(parts).view(n_rows, w.dim)
 
         x = F.embedding(codes + w.row_offsets[:, 0], w.table).sum(1)
         x = torch.add(x, self.positions[:, at], alpha=w.positional_scale)  # [rows, dim]
-        hidden = run_layers(w, x, attend_to if not cast else attend, self.read_text)
-        self.cache.length = at + 1
-        return heads(w, hidden)
+        return heads(w, run_layers(w, x, attend, self.read_text))
+
+
+class _Group:
+    """Rows start to end, which have the same padding, and their cache without it."""
+
+    def __init__(self, start: int, end: int, pad: int, kv: list[Tensor]):
+        self.start, self.end, self.pad = start, end, pad
+        self.kv = kv  # per layer [rows, 2, H, S - pad, dim / H]: a step writes both in one call
+        self.keys = [(x.select(1, 0), x.select(1, 1)) for x in kv]
+
+
+class _FixedStep:
+    """A step whose calls do not depend on its position, which is a number in memory.
+
+    Attention reads the whole cache and hides what is not written yet. On a GPU the calls are
+    recorded at the first step (a CUDA graph) and replayed from then on; elsewhere they are made.
+    """
+
+    def __init__(self, decoder: Decoder, n_rows: int):
+        w, self.decoder = decoder.w, decoder
+        device = w.table.device
+        self.codes = torch.zeros(n_rows, w.n_q, dtype=torch.long, device=device)
+        self.at = torch.zeros(1, dtype=torch.long, device=device)
+        self.counts = [torch.arange(g.kv[0].shape[3], device=device) for g in decoder.groups]
+        self.logits: Tensor | None = None  # of the recorded step, written over by every replay
+        self.record: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, codes: Tensor, at: int) -> Tensor:
+        self.codes.copy_(codes)
+        self.at.fill_(at)
+        if self.codes.device.type != "cuda":
+            return self.run(self.codes, self.at)
+        if self.record is None:
+            self._record()
+        self.record.replay()
+        return self.logits
+
+    def _record(self) -> None:
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # libraries set themselves up; the cache is written alike
+            for _ in range(2):
+                self.run(self.codes, self.at)
+        torch.cuda.current_stream().wait_stream(aside)
+        self.record = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.record):
+            self.logits = self.run(self.codes, self.at)
+
+    def run(self, codes: Tensor, at: Tensor) -> Tensor:
+        """Logits [rows, K, card] of codes [rows, K] at step `at` [1]; the cache is written."""
+        decoder, w, n_rows = self.decoder, self.decoder.w, codes.shape[0]
+        shape = (n_rows, 3, w.num_heads, 1, w.dim // w.num_heads)
+        places = [at - group.pad for group in decoder.groups]
+        masks = [
+            (count <= place)[None, None, None]  # [1, 1, 1, S - pad]
+            for count, place in zip(self.counts, places, strict=True)
+        ]
+
+        def attend(layer: int, qkv: Tensor) -> Tensor:
+            new = qkv.view(shape)
+            parts = []
+            for group, place, mask in zip(decoder.groups, places, masks, strict=True):
+                mine = new[group.start : group.end]
+                group.kv[layer].index_copy_(3, place, mine[:, 1:].contiguous())
+                k, v = group.keys[layer]
+                parts.append(F.scaled_dot_product_attention(mine[:, 0], k, v, attn_mask=mask))
+            return torch.cat(parts).view(n_rows, w.dim)
+
+        x = F.embedding(codes + w.row_offsets[:, 0], w.table).sum(1)
+        position = decoder.positions.index_select(1, at)[:, 0]
+        x = torch.add(x, position, alpha=w.positional_scale)  # [rows, dim]
+        return heads(w, run_layers(w, x, attend, decoder.read_text))
 
 
 class _Text:
@@ -219,21 +244,30 @@ class _Text:
         bias = w.table.new_zeros(self.n_rows, 1, 1, longest)
         for row, text in enumerate(texts):
             if text is not None:
-                padded[row, : len(text)] = text
+                padded[row, : len(text)] = text.to(padded.dtype)
                 bias[row, ..., len(text) :] = -torch.inf
         self.keys = text_keys(w, padded)
         self.bias = bias if len(lengths) > 1 else None
         # The text is fixed while queries come and go: query matrix times keys, and values times
         # output matrix, become two thin matrices per row. Worth it while they are small.
-        self.folded = w.null_text_is_nothing and self.n_rows * longest * w.num_heads <= w.dim
+        # In int8 or bf16 the matrices themselves are small already.
+        self.folded = (
+            w.null_text_is_nothing
+            and self.n_rows * longest * w.num_heads <= w.dim
+            and isinstance(w.heads, AddingLinear)
+        )
         if self.folded:
             self.pairs = [self._fold(*pair) for pair in zip(w.layers, self.keys, strict=True)]
 
     def _fold(self, layer: LayerWeights, keys: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        eye = torch.eye(self.w.dim, dtype=keys[0].dtype, device=keys[0].device)
+        def matrix(linear: Callable[[Tensor], Tensor]) -> Tensor:  # [in, out]
+            if isinstance(linear, AddingLinear):
+                return linear.transposed
+            return linear(torch.eye(self.w.dim, dtype=keys[0].dtype, device=keys[0].device))
+
         per_head = (self.w.num_heads, -1)
-        query = layer.cross_q(eye).unflatten(1, per_head)  # [dim, H, dim / H]
-        output = layer.cross_out(eye).unflatten(0, per_head)  # [H, dim / H, dim]
+        query = matrix(layer.cross_q).unflatten(1, per_head)  # [dim, H, dim / H]
+        output = matrix(layer.cross_out).unflatten(0, per_head)  # [H, dim / H, dim]
         into = torch.einsum("ihd,bhld->bihl", query, keys[0]).flatten(2)  # [rows, dim, H * L]
         out_of = torch.einsum("bhld,hdo->bhlo", keys[1], output).flatten(1, 2)  # [rows, H * L, dim]
         return into.contiguous(), out_of.contiguous()

@@ -39,6 +39,8 @@ class Example:
     bpm: float | None = None
     groove: str | None = None
     family: str | None = None
+    rate: float = 1.0  # of an augmented window: 1.2 is played faster than recorded
+    semitones: int = 0  # of an augmented window: how much higher it sounds than recorded
 
 
 def beats_in(times_s: Sequence[float] | ndarray, start_s: float, duration_s: float) -> ndarray:

@@ -2,7 +2,8 @@
 
 One pass over the prefix fills the cache, then every step samples K codes, one per codebook, each of
 another frame (the delay). With guidance every row is computed twice, with and without its
-conditions, and the difference is exaggerated.
+conditions, and the difference is exaggerated. What is longer than the model can hear at once is
+written in windows, each of which goes on from the end of the one before.
 
 Source: Copet et al. 2023, arXiv:2306.05284; Ho and Salimans 2022 (classifier-free guidance),
 arXiv:2207.12598.   Notebook: 02_language_model.
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from stage_lite.decoder import Decoder
 from stage_lite.delay import check_codes, undelay
 from stage_lite.errors import StageLiteError
+from stage_lite.held_weights import check_weights
 from stage_lite.prefix import Prefix, build_prefix, has_context_row
 from stage_lite.sampling import Sampler, check_sampling
 
@@ -33,7 +35,7 @@ class GeneratedCodes:
     """What came out, and what the model saw."""
 
     codes: Int[Tensor, "B K T"]  # the prompt first, if there was one
-    sequence: Int[Tensor, "B K S"]  # context, token and codes, delayed
+    sequence: Int[Tensor, "B K S"]  # context, token and codes, delayed; of the last window
     prefix: Prefix  # of `sequence`, with mask and positions for a second look
     seconds_per_step: float  # wall clock, the pass over the prefix not counted
 
@@ -53,7 +55,10 @@ def generate_codes(
     prompt_codes: Int[Tensor, "B K Tp"] | None = None,
     anchor_frames: int | None = None,
     progress: Progress = False,
-    dtype: torch.dtype | None = None,
+    weights: str | None = None,
+    window_frames: int | None = None,
+    stride_frames: int | None = None,
+    graph: bool = False,
 ) -> GeneratedCodes:
     """Generate the codes of one target per row.
 
@@ -73,7 +78,13 @@ def generate_codes(
         prompt_codes: the beginning of the target, to be continued.
         anchor_frames: see `prefix.build_prefix`.
         progress: True shows a bar; a function is called with (steps done, steps in all).
-        dtype: of weights and cache during generation; None: as the model is.
+        weights: "fp32", "bf16" or "int8" (see matrices.py); None: as the model is.
+        window_frames: a longer target is written in windows of so many frames, at the memory of
+            one. Each begins with the end of what is written and hears the part of the context that
+            sounds with it, as if the music began there. None: one window whatever the length.
+        stride_frames: frames that each window but the first adds; None: half a window.
+        graph: every step does the same work in the same memory; on a GPU it is recorded once as a
+            CUDA graph. See `decoder.Decoder`.
 
     Raises:
         StageLiteError: sizes that do not agree, a code or a setting out of range, a context for a
@@ -81,19 +92,12 @@ def generate_codes(
     """
     job = _Job(
         lm, context_codes, descriptions, n_frames, cfg_coef, cfg_over, temperature, top_k, top_p,
-        seed, prompt_codes, anchor_frames, dtype,
+        seed, prompt_codes, anchor_frames, weights, window_frames, stride_frames, graph,
     )  # fmt: skip
     for _ in job.run(progress):
         pass
-    codes = job.codes()
-    prefix = build_prefix(
-        job.contexts,
-        codes,
-        special_token_id=job.special_token_id,
-        context_token_id=job.special_token_id + 1,
-        anchor_frames=anchor_frames,
-    )
-    return GeneratedCodes(codes, prefix.sequence, prefix, job.seconds_per_step)
+    prefix = job.prefix()
+    return GeneratedCodes(job.codes(), prefix.sequence, prefix, job.seconds_per_step)
 
 
 def stream_codes(
@@ -112,7 +116,10 @@ def stream_codes(
     prompt_codes: Int[Tensor, "B K Tp"] | None = None,
     anchor_frames: int | None = None,
     progress: Progress = False,
-    dtype: torch.dtype | None = None,
+    weights: str | None = None,
+    window_frames: int | None = None,
+    stride_frames: int | None = None,
+    graph: bool = False,
 ) -> Iterator[Int[Tensor, "B K t"]]:
     """The same codes as `generate_codes`, handed out while they are made.
 
@@ -129,7 +136,7 @@ def stream_codes(
         raise StageLiteError(f"frames_per_chunk is {frames_per_chunk}: expected at least 1")
     job = _Job(
         lm, context_codes, descriptions, n_frames, cfg_coef, cfg_over, temperature, top_k, top_p,
-        seed, prompt_codes, anchor_frames, dtype,
+        seed, prompt_codes, anchor_frames, weights, window_frames, stride_frames, graph,
     )  # fmt: skip
     return _chunks(job, frames_per_chunk, progress)
 
@@ -138,7 +145,7 @@ def _chunks(job: "_Job", frames_per_chunk: int, progress: Progress) -> Iterator[
     done = 0
     if job.n_prompt:
         done = job.n_prompt
-        yield job.codes()[:, :, :done]
+        yield job.codes(0, done)
     steps = job.run(progress)
     try:
         for ready in steps:
@@ -150,7 +157,7 @@ def _chunks(job: "_Job", frames_per_chunk: int, progress: Progress) -> Iterator[
 
 
 class _Job:
-    """One generation: checked arguments, the sequence that is being filled, the decoder."""
+    """One generation: checked arguments, the target as far as it is written, the window at work."""
 
     def __init__(
         self,
@@ -166,88 +173,197 @@ class _Job:
         seed: int | Sequence[int] | None,
         prompt_codes: Tensor | None,
         anchor_frames: int | None,
-        dtype: torch.dtype | None,
+        weights: str | None,
+        window_frames: int | None,
+        stride_frames: int | None,
+        graph: bool,
     ):
         check_sampling(temperature, top_k, top_p)
         _check(cfg_coef, cfg_over, n_frames)
-        self.special_token_id = lm.card
-        self.n_q, self.n_frames = lm.n_q, n_frames
+        check_weights(lm, weights)
+        self.lm, self.n_q, self.n_frames = lm, lm.n_q, n_frames
+        self.weights, self.graph, self.anchor_frames = weights, graph, anchor_frames
         device = lm.emb[0].weight.device
-        n_batch = _batch_size(context_codes, descriptions, prompt_codes)
-        contexts = _contexts(lm, context_codes, n_batch, device)
-        texts = [None] * n_batch if descriptions is None else descriptions
-        texts = [texts] * n_batch if isinstance(texts, str) else list(texts)
-        prompt = _prompt(lm, prompt_codes, n_batch, n_frames, device)
+        self.n_batch = _batch_size(context_codes, descriptions, prompt_codes)
+        self.contexts = _contexts(lm, context_codes, self.n_batch, device)
+        texts = [None] * self.n_batch if descriptions is None else descriptions
+        self.texts = [texts] * self.n_batch if isinstance(texts, str) else list(texts)
+        prompt = _prompt(lm, prompt_codes, self.n_batch, n_frames, device)
         self.n_prompt = prompt.shape[2]
-        self.sampler = Sampler(temperature, top_k, top_p, _generators(seed, n_batch, device))
-
-        without_context = [None] * n_batch if cfg_over in ("both", "context") else contexts
-        without_text = [None] * n_batch if cfg_over in ("both", "text") else texts
-        self.cfg_coef: float | None = None  # of two branches; None: there is one
-        if cfg_coef == 0:
-            contexts, texts = without_context, without_text
-        elif cfg_coef != 1 and _differ(contexts, without_context, texts, without_text):
-            self.cfg_coef = float(cfg_coef)
-        self.contexts = contexts
-        branches = 1 if self.cfg_coef is None else 2
-        target = prompt.new_full((n_batch, self.n_q, n_frames), self.special_token_id)
-        target[:, :, : self.n_prompt] = prompt
-        prefix = build_prefix(
-            contexts if branches == 1 else contexts + without_context,
-            target.repeat(branches, 1, 1),
-            special_token_id=self.special_token_id,
-            context_token_id=self.special_token_id + 1,
-            anchor_frames=anchor_frames,
-        )
-        self.n_batch = n_batch
-        self.sequence = prefix.sequence  # [branches * B, K, S], filled from left to right
-        self.first = prefix.target_start + self.n_prompt  # the first step that is sampled
-        self.n_steps = self.sequence.shape[2] - self.first if n_frames > self.n_prompt else 0
+        generators = _generators(seed, self.n_batch, device)
+        self.sampler = Sampler(temperature, top_k, top_p, generators)
+        self.cfg_coef, self.cfg_over = cfg_coef, cfg_over
+        self.encoded = _encode(lm, self.texts)
+        self.null_text = _encode(lm, [None] * self.n_batch)
+        self.target = prompt.new_full((self.n_batch, self.n_q, n_frames), lm.card)
+        self.target[:, :, : self.n_prompt] = prompt
+        self.windows = plan_windows(n_frames, self.n_prompt, window_frames, stride_frames)
+        self.window_frames = window_frames
+        self.n_steps = sum(end - have + self.n_q - 1 for _, have, end in self.windows)
         self.seconds_per_step = 0.0
-        encoded = _encode(lm, texts)
-        if branches == 2:
-            encoded = encoded + _encode(lm, without_text)
-        self.decoder = Decoder(lm, prefix, encoded, dtype) if self.n_steps else None
+        self.filled = self.n_prompt  # frames that stand in `target`
+        self.now: _Window | None = None
+        if self.windows:
+            self._open(*self.windows[0])  # what does not fit is told before anything is computed
 
     def run(self, progress: Progress) -> Iterator[int]:
-        """Fill the sequence; after every step tell how many frames of the target are ready."""
-        if self.decoder is None:
-            return
-        frames, steps = self.n_frames - self.n_prompt, torch.arange(self.n_q)
+        """Write the target; after every step tell how many of its frames are ready."""
         report, close = _reporter(progress, self.n_steps)
-        # both branches get the same codes: rows as [branches, B]
-        sequence, by_branch = self.sequence, self.sequence.unflatten(0, (-1, self.n_batch))
+        steps, seconds = 0, 0.0
         try:
-            logits = self.decoder.prefill(sequence[:, :, : self.first])
-            started = time.perf_counter()
-            for i, at in enumerate(range(self.first, self.first + self.n_steps)):
-                if i:
-                    logits = self.decoder.step(sequence[:, :, at - 1])
-                codes = self._choose(logits)  # [B, K, 1]
-                # Codebook k now gets frame i - k. At both ends there is no such frame: what stands
-                # there stays (late codebooks of context or prompt, special tokens).
-                if not self.n_q - 1 <= i < frames:
-                    wanted = ((i >= steps) & (i - steps < frames)).to(codes.device)[:, None]
-                    codes = torch.where(wanted, codes, by_branch[..., at : at + 1])
-                by_branch[..., at : at + 1] = codes
-                self.seconds_per_step = (time.perf_counter() - started) / (i + 1)
-                report(i + 1)
-                yield self.n_prompt + max(0, i + 2 - self.n_q)
+            for number, (start, have, end) in enumerate(self.windows):
+                if number:
+                    self._open(start, have, end)
+                for ready, taken in self.now.run(self._choose):
+                    steps, seconds = steps + 1, seconds + taken
+                    self.seconds_per_step = seconds / steps
+                    report(steps)
+                    yield start + ready
+                self._fill(end)
         finally:
             close()
 
     def codes(self, start: int = 0, end: int | None = None) -> Tensor:
         """Frames start to end of the target, as far as they are ready: Int[B, K, end - start]."""
-        n_before = self.sequence.shape[2] - self.n_q - self.n_frames
-        return undelay(self.sequence[: self.n_batch])[:, :, n_before:][:, :, start:end]
+        end = self.n_frames if end is None else end
+        if end > self.filled:
+            self._fill(end)
+        return self.target[:, :, start:end].clone()
+
+    def prefix(self) -> Prefix:
+        """What the model saw, of the last window if there are several, and what it wrote."""
+        start, _, end = self.windows[-1] if self.windows else (0, 0, self.n_frames)
+        return build_prefix(
+            self._contexts_from(start),
+            self.codes(start, end),
+            special_token_id=self.lm.card,
+            context_token_id=self.lm.card + 1,
+            anchor_frames=self.anchor_frames,
+        )
+
+    def _open(self, start: int, have: int, end: int) -> None:
+        self.now = None  # its cache goes before the next one comes
+        self.now = _Window(self, self._contexts_from(start), start, have, end)
+
+    def _fill(self, end: int) -> None:
+        """Copy what the window has written of the frames before `end` into the target."""
+        if self.now is not None and end > self.filled:
+            first = self.now.start
+            self.target[:, :, self.filled : end] = self.now.codes(self.filled - first, end - first)
+            self.filled = end
+
+    def _contexts_from(self, start: int) -> list[Tensor | None]:
+        """The part of each context that sounds with the window that begins at frame `start`."""
+        if self.window_frames is None:
+            return self.contexts
+        length = self.window_frames
+        if self.anchor_frames is not None and self.anchor_frames > 0:
+            length = min(length, self.anchor_frames)
+        parts = [None if c is None else c[:, start : start + length] for c in self.contexts]
+        return [None if c is None or not c.shape[1] else c for c in parts]
+
+    def branches(self, contexts: list) -> tuple[list, list, bool]:
+        """Contexts and texts of all rows, and whether the second half of them is unconditional."""
+        none = [None] * self.n_batch
+        without_context = none if self.cfg_over in ("both", "context") else contexts
+        over_text = self.cfg_over in ("both", "text")
+        without_text = none if over_text else self.texts
+        without_encoded = self.null_text if over_text else self.encoded
+        if self.cfg_coef == 0:
+            return without_context, without_encoded, False
+        if self.cfg_coef == 1 or not _differ(contexts, without_context, self.texts, without_text):
+            return contexts, self.encoded, False
+        return contexts + without_context, self.encoded + without_encoded, True
 
     @torch.inference_mode()
     def _choose(self, logits: Tensor) -> Tensor:
         """Codes [B, K, 1] of the next step."""
-        if self.cfg_coef is not None:
+        logits = logits.float()
+        if len(logits) > self.n_batch:
             conditional, unconditional = logits.split(self.n_batch)
-            logits = torch.lerp(unconditional, conditional, self.cfg_coef)
+            logits = torch.lerp(unconditional, conditional, float(self.cfg_coef))
         return self.sampler(logits)
+
+
+class _Window:
+    """Frames start to end of the target, of which those before `have` are known, and a decoder."""
+
+    def __init__(self, job: _Job, contexts: list, start: int, have: int, end: int):
+        contexts, encoded, two = job.branches(contexts)
+        self.start, self.n_frames, self.n_known = start, end - start, have - start
+        self.n_batch, self.n_q = job.n_batch, job.n_q
+        target = job.target[:, :, start:end].clone()
+        target[:, :, self.n_known :] = job.lm.card
+        prefix = build_prefix(
+            contexts,
+            target.repeat(1 + two, 1, 1),
+            special_token_id=job.lm.card,
+            context_token_id=job.lm.card + 1,
+            anchor_frames=job.anchor_frames,
+        )
+        self.sequence = prefix.sequence  # [branches * B, K, S], filled from left to right
+        self.first = prefix.target_start + self.n_known  # the first step that is sampled
+        self.decoder = Decoder(job.lm, prefix, encoded, job.weights, job.graph)
+
+    def run(self, choose: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, float]]:
+        """Fill the sequence; after every step (frames that are ready, seconds it took)."""
+        frames, steps = self.n_frames - self.n_known, torch.arange(self.n_q)
+        # both branches get the same codes: rows as [branches, B]
+        sequence, by_branch = self.sequence, self.sequence.unflatten(0, (-1, self.n_batch))
+        logits = self.decoder.prefill(sequence[:, :, : self.first])
+        for i, at in enumerate(range(self.first, sequence.shape[2])):
+            started = time.perf_counter()
+            if i:
+                logits = self.decoder.step(sequence[:, :, at - 1])
+            codes = choose(logits)  # [B, K, 1]
+            # Codebook k now gets frame i - k. At both ends there is no such frame: what stands
+            # there stays (late codebooks of context or prompt, special tokens).
+            if not self.n_q - 1 <= i < frames:
+                wanted = ((i >= steps) & (i - steps < frames)).to(codes.device)[:, None]
+                codes = torch.where(wanted, codes, by_branch[..., at : at + 1])
+            by_branch[..., at : at + 1] = codes
+            taken = time.perf_counter() - started
+            yield self.n_known + max(0, i + 2 - self.n_q), taken
+
+    def codes(self, start: int, end: int) -> Tensor:
+        """Frames start to end of this window, as far as they are ready: Int[B, K, end - start]."""
+        before = self.sequence.shape[2] - self.n_q - self.n_frames
+        return undelay(self.sequence[: self.n_batch, :, before + start : before + end + self.n_q])
+
+
+def plan_windows(
+    n_frames: int, n_prompt: int, window_frames: int | None, stride_frames: int | None
+) -> list[tuple[int, int, int]]:
+    """The windows in which a target is written: (first frame, first frame to write, end) of each.
+
+    Args:
+        n_frames: of the target, `n_prompt` of them known.
+        window_frames: most frames of a window; None is one window for all.
+        stride_frames: frames that each window but the first adds; what it holds before them is read
+            again. None is half a window.
+
+    Raises:
+        StageLiteError: no frame of a window would be written, or none read again.
+    """
+    if n_prompt == n_frames:
+        return []
+    if window_frames is None:
+        return [(0, n_prompt, n_frames)]
+    if window_frames < 2 or int(window_frames) != window_frames:
+        raise StageLiteError(f"window_frames is {window_frames}: expected a whole number from 2 on")
+    stride = window_frames // 2 if stride_frames is None else stride_frames
+    if not 1 <= stride < window_frames or int(stride) != stride:
+        raise StageLiteError(
+            f"stride_frames is {stride}: expected a whole number of at least 1 and less than "
+            f"window_frames = {window_frames}, so that a window hears what stands before"
+        )
+    windows, have = [], n_prompt
+    while have < n_frames:
+        start = 0 if have < window_frames else have - (window_frames - stride)
+        end = min(start + window_frames, n_frames)
+        windows.append((start, have, end))
+        have = end
+    return windows
 
 
 # --- checks and small parts ----------------------------------------------------------------------

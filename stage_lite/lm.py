@@ -12,7 +12,7 @@ Source: Copet et al. 2023 (MusicGen), arXiv:2306.05284.   Notebook: 02_language_
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from stage_lite.context_encoder import ContextEncoder, hear_context
 from stage_lite.errors import StageLiteError
 
 
@@ -37,8 +39,10 @@ class LMConfig:
     hidden_scale: int = 4  # width of the feed-forward part, in dims
     vocabulary: Sequence[str] = ()  # words that text.WordConditioner knows
     word_dim: int = 64  # width of its table
-    t5: str | None = None  # name of a T5 that reads the text instead, as in MusicGen: "t5-base"
+    t5: str | None = None  # a T5 that reads the text instead: "t5-base" as in MusicGen, or a folder
+    word_dropout: float = 0.0  # share of the words that training hides from a T5
     context_token: bool = False  # whether the embedding holds STAGE's added row
+    context_encoder: int | None = None  # width of context_encoder.ContextEncoder; STAGE has none
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vocabulary", tuple(self.vocabulary))  # JSON knows only lists
@@ -57,7 +61,9 @@ class LMConfig:
         return asdict(self) | {"vocabulary": list(self.vocabulary)}
 
 
-def build_lm(config: LMConfig, seed: int | None = None) -> nn.Module:
+def build_lm(
+    config: LMConfig, seed: int | None = None, text_reader: nn.Module | None = None
+) -> nn.Module:
     """Make audiocraft's LMModel in MusicGen's geometry, freshly initialised, in eval mode.
 
     Delay pattern 0, 1, ..., K - 1; sinusoidal positions, norm first, no biases in attention,
@@ -67,23 +73,19 @@ def build_lm(config: LMConfig, seed: int | None = None) -> nn.Module:
         config: sizes.
         seed: of the initialisation (audiocraft's: truncated normal, scaled by depth). No global
             random state is touched; None draws on it.
+        text_reader: the conditioner for "description"; None builds what `config` says.
     """
-    from stage_lite.text import WordConditioner
     from stage_lite.upstream import audiocraft_classes
 
     ac = audiocraft_classes()
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        if config.t5 is None:
-            reader = WordConditioner(config.vocabulary, config.word_dim, config.dim)
-        else:
-            reader = ac.T5Conditioner(
-                config.t5, output_dim=config.dim, finetune=False, device="cpu"
-            )
+        if text_reader is None:
+            text_reader = _text_reader(config)
         lm = ac.LMModel(
             ac.DelayedPatternProvider(config.n_q),
-            ac.ConditioningProvider({"description": reader}),
+            ac.ConditioningProvider({"description": text_reader}),
             ac.ConditionFuser(
                 {"cross": ["description"], "prepend": [], "sum": [], "input_interpolate": []}
             ),
@@ -112,7 +114,24 @@ def build_lm(config: LMConfig, seed: int | None = None) -> nn.Module:
         from stage_lite.prefix import extend_embedding
 
         extend_embedding(lm, seed=0 if seed is None else seed)
+    if config.context_encoder is not None:
+        lm.context_encoder = ContextEncoder(
+            config.n_q, config.card, config.dim, config.context_encoder
+        )
     return lm.eval()
+
+
+def _text_reader(config: LMConfig) -> nn.Module:
+    if config.t5 is None:
+        from stage_lite.text import WordConditioner
+
+        return WordConditioner(config.vocabulary, config.word_dim, config.dim)
+    from stage_lite.interop.t5 import T5Reader
+
+    return T5Reader(config.t5, config.dim, word_dropout=config.word_dropout)
+
+
+Keep = Callable[[int, Tensor], Tensor | None]  # (layer, attention weights) -> what is kept of them
 
 
 def forward(
@@ -125,9 +144,11 @@ def forward(
     *,
     cache: "KVCache | None" = None,
     first_step: int = 0,
-    need_attention: bool = False,
+    need_attention: bool | Keep = False,
     need_hidden: bool = False,
-) -> Float[Tensor, "B K n card"] | tuple[Tensor, ...]:
+    need_text_attention: bool | Keep = False,
+    recompute: bool = False,
+) -> Float[Tensor, "B K n card"] | tuple[Tensor | None, ...]:
     """Logits of the next code of every codebook at every step; differentiable, also in autocast.
 
     Args:
@@ -141,11 +162,17 @@ def forward(
         cache: steps seen before; the new ones are appended. Not with gradients.
         first_step: logits only from this step on, to spare work where only the target counts.
         need_attention: also return the self-attention weights, Float[layers, B, heads, S, S_keys].
+            A function chooses what of them to keep: it gets (layer, weights [B, heads, S, S_keys])
+            and returns a part of its own memory, or None for nothing of this layer.
         need_hidden: also return the normalised output of the last layer, Float[B, S, dim].
+        need_text_attention: as need_attention, of the attention to the text's words,
+            Float[layers, B, heads, S, L]; None where there is no text.
+        recompute: keep only each layer's input for the backward pass and compute the layer again
+            there (activation checkpointing): the same gradients, less memory, a third more work.
 
     Returns:
-        Float[B, K, S - first_step, card]; entry s predicts step first_step + s + 1. With
-        need_attention or need_hidden a tuple: (logits, attention if asked, hidden if asked).
+        Float[B, K, S - first_step, card]; entry s predicts step first_step + s + 1. With any of
+        need_... a tuple: (logits, attention if asked, hidden if asked, text attention if asked).
 
     Raises:
         StageLiteError: the model has parts that this pass does not know, n_q does not fit, or an id
@@ -160,7 +187,7 @@ def forward(
         start = 0 if cache is None else cache.length
         positions = torch.arange(start, start + n_steps, device=sequence.device)[None]  # [1, S]
     back = None  # how to undo a change of the order of steps
-    attention: list[Tensor] = []
+    attention, words = _noted(need_attention), _noted(need_text_attention)
     if cache is not None:
         attend = cache.attend(n_steps, attention_mask, attention if need_attention else None)
     elif need_attention:
@@ -178,19 +205,27 @@ def forward(
         attend = partial(_attend, mask=mask, num_heads=w.num_heads)
 
     x = embed(w, sequence, sin_positions(positions, w.dim, w.max_period))  # [B, S, dim]
+    x = hear_context(lm, x, sequence, attention_mask if back is None else None)
     text = null_or_masked(w, text, text_mask, n_batch)
-    read_text = None if text is None else text_attention(w, text_keys(w, text))
-    hidden = run_layers(w, x, attend, read_text)
+    read_text = None
+    if text is not None:
+        looked = words if need_text_attention else None
+        read_text = text_attention(w, text_keys(w, text), attention=looked)
+    hidden = run_layers(w, x, attend, read_text, recompute)
     if cache is not None:
         cache.length += n_steps
     if back is not None:
         hidden = _pick_steps(hidden, back)
     logits = heads(w, hidden[:, first_step:]).transpose(1, 2)  # [B, K, S - first_step, card]
-    if not (need_attention or need_hidden):
+    if not (need_attention or need_hidden or need_text_attention):
         return logits
-    extras = ([torch.stack(attention)] if need_attention else []) + (
-        [hidden] if need_hidden else []
-    )
+    extras: list[Tensor | None] = []
+    if need_attention:
+        extras.append(torch.stack(attention))
+    if need_hidden:
+        extras.append(hidden)
+    if need_text_attention:
+        extras.append(torch.stack(words) if words else None)
     return (logits, *extras)
 
 
@@ -260,21 +295,31 @@ class LMWeights:
     null_text_is_nothing: bool  # no biases: zeros in, zeros out
 
 
-def weights_of(lm: nn.Module, linear: Callable[[Tensor, Tensor | None], Any] = Linear) -> LMWeights:
+def weights_of(
+    lm: nn.Module,
+    linear: Callable[[Tensor, Tensor | None], Any] = Linear,
+    layers_of: Iterable[nn.Module] | None = None,
+) -> LMWeights:
     """A view of an LMModel's weights; no copy but of the small tables.
 
     Args:
         lm: audiocraft's LMModel.
         linear: makes the object that applies a matrix from (weight, bias).
+        layers_of: the layers one by one, for who fills or empties them on the way; None: lm's own.
 
     Raises:
-        StageLiteError: the model has parts that this forward pass does not know.
+        StageLiteError: the model has parts that this forward pass does not know, or its matrices
+            were given up for int8.
     """
     _check_supported(lm)
+    if layers_of is None:
+        check_whole(lm)
+        layers_of = lm.transformer.layers
     layers = []
-    for layer in lm.transformer.layers:
-        cross, dim = layer.cross_attention, lm.dim
-        q, k, v = (cross.in_proj_weight[i * dim : (i + 1) * dim] for i in range(3))
+    for layer in layers_of:
+        cross, dim = _inside(layer.cross_attention), lm.dim
+        attn, rows = _inside(layer.self_attn), _in_proj(layer.cross_attention)
+        q, k, v = (rows[i * dim : (i + 1) * dim] for i in range(3))
         bias = cross.in_proj_bias
         bq, bk, bv = (
             (None,) * 3 if bias is None else (bias[i * dim : (i + 1) * dim] for i in range(3))
@@ -282,8 +327,8 @@ def weights_of(lm: nn.Module, linear: Callable[[Tensor, Tensor | None], Any] = L
         layers.append(
             LayerWeights(
                 norm1=_norm(layer.norm1),
-                qkv=linear(layer.self_attn.in_proj_weight, layer.self_attn.in_proj_bias),
-                out=_linear(layer.self_attn.out_proj, linear),
+                qkv=linear(_in_proj(layer.self_attn), attn.in_proj_bias),
+                out=_linear(attn.out_proj, linear),
                 norm_cross=_norm(layer.norm_cross),
                 cross_q=linear(q, bq),
                 cross_k=linear(k, bk),
@@ -303,7 +348,7 @@ def weights_of(lm: nn.Module, linear: Callable[[Tensor, Tensor | None], Any] = L
         n_q=lm.n_q,
         card=lm.card,
         dim=lm.dim,
-        num_heads=first.self_attn.num_heads,
+        num_heads=_inside(first.self_attn).num_heads,
         table=table,
         row_offsets=(torch.arange(lm.n_q, device=table.device) * rows)[:, None],
         layers=layers,
@@ -315,11 +360,33 @@ def weights_of(lm: nn.Module, linear: Callable[[Tensor, Tensor | None], Any] = L
         max_period=lm.transformer.max_period,
         positional_scale=lm.transformer.positional_scale,
         null_text_is_nothing=all(
-            layer.cross_attention.in_proj_bias is None
-            and _is_zero_of_zero(layer.cross_attention.out_proj, lm.dim)
-            for layer in lm.transformer.layers
+            cross.in_proj_bias is None and _is_zero_of_zero(cross.out_proj, lm.dim)
+            for cross in (_inside(layer.cross_attention) for layer in lm.transformer.layers)
         ),
     )
+
+
+def _inside(attention: nn.Module) -> Any:
+    """audiocraft's attention; of one that peft has wrapped for LoRA, what is in the wrapper."""
+    return attention.get_base_layer() if hasattr(attention, "get_delta_weight") else attention
+
+
+def _in_proj(attention: nn.Module) -> Tensor:
+    """The matrix of queries, keys and values, with what LoRA adds to it."""
+    weight = _inside(attention).in_proj_weight
+    if hasattr(attention, "get_delta_weight"):
+        for adapter in attention.active_adapters:
+            weight = weight + attention.get_delta_weight(adapter)
+    return weight
+
+
+def check_whole(lm: nn.Module) -> None:
+    """Raise a StageLiteError if the LMModel's matrices are there in int8 only, for generation."""
+    if any(p.is_meta for p in lm.transformer.layers[0].parameters()):
+        raise StageLiteError(
+            "this model holds its matrices in int8 only: it can generate, and nothing else. "
+            "To train, inspect or save it: stage_lite.load(...) without dtype='int8'"
+        )
 
 
 def _is_zero_of_zero(module: nn.Module, dim: int) -> bool:
@@ -354,7 +421,7 @@ def _check_ids(w: LMWeights, sequence: Tensor) -> None:
 def _check_supported(lm: nn.Module) -> None:
     transformer, fuser = lm.transformer, lm.fuser
     layer = transformer.layers[0]
-    attn, cross = layer.self_attn, layer.cross_attention
+    attn, cross = _inside(layer.self_attn), _inside(layer.cross_attention)
     unknown = {
         "post-norm layers": not layer.norm_first or lm.out_norm is None,
         "rotary positions": transformer.positional_embedding != "sin",
@@ -404,20 +471,29 @@ def run_layers(
     x: Tensor,
     attend: Callable[[int, Tensor], Tensor],
     read_text: Callable[[int, Tensor, Tensor], Tensor] | None,
+    recompute: bool = False,
 ) -> Tensor:
     """All layers and the last norm over x [..., dim].
 
     Args:
         attend: (layer, queries, keys and values in one [..., 3 dim]) -> mixed values [..., dim].
         read_text: (layer, x, normalised x) -> x with what the text says added; None: null text.
+        recompute: each layer again in the backward pass, see `forward`.
     """
     dim = x.shape[-1:]
-    for i, layer in enumerate(w.layers):
+
+    def run(i: int, x: Tensor) -> Tensor:
+        layer = w.layers[i]
         x = layer.out.add_to(x, attend(i, layer.qkv(torch.layer_norm(x, dim, *layer.norm1))))
         if read_text is not None:
             x = read_text(i, x, torch.layer_norm(x, dim, *layer.norm_cross))
         h = layer.up(torch.layer_norm(x, dim, *layer.norm2))
-        x = layer.down.add_to(x, layer.activation(h))
+        return layer.down.add_to(x, layer.activation(h))
+
+    if recompute:
+        run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
+    for i in range(len(w.layers)):
+        x = run(i, x)
     return torch.layer_norm(x, dim, *w.out_norm)
 
 
@@ -484,6 +560,24 @@ def _weigh(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, attention: list[Tensor
     return weights @ v
 
 
+class _Kept(list):
+    """Of each layer's attention weights, in their order, what a function keeps."""
+
+    def __init__(self, keep: Keep):
+        super().__init__()
+        self.keep, self.layer = keep, 0
+
+    def append(self, weights: Tensor) -> None:
+        part = self.keep(self.layer, weights)
+        self.layer += 1
+        if part is not None:
+            super().append(part)
+
+
+def _noted(need: bool | Keep) -> list[Tensor]:
+    return _Kept(need) if callable(need) else []
+
+
 def text_keys(w: LMWeights, text: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Keys (scaled for the softmax) and values of the text per layer: [B, H, L, dim / H] each."""
     scale = math.sqrt(w.dim // w.num_heads)
@@ -497,12 +591,16 @@ def text_keys(w: LMWeights, text: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def text_attention(
-    w: LMWeights, keys: list[tuple[Tensor, Tensor]], bias: Tensor | None = None
+    w: LMWeights,
+    keys: list[tuple[Tensor, Tensor]],
+    bias: Tensor | None = None,
+    attention: list[Tensor] | None = None,
 ) -> Callable[[int, Tensor, Tensor], Tensor]:
     """Cross-attention to the text whose `text_keys` are given, for `run_layers` over [B, S, dim].
 
     Args:
         bias: added to the scores, [B, 1, 1, L].
+        attention: where each layer's weights [B, H, S, L] are written down.
     """
 
     def read_text(layer: int, x: Tensor, normed: Tensor) -> Tensor:
@@ -511,7 +609,10 @@ def text_attention(
         scores = _split_heads(part.cross_q(normed), w.num_heads) @ k.transpose(-1, -2)
         if bias is not None:
             scores = scores + bias
-        return part.cross_out.add_to(x, join_heads(scores.softmax(-1) @ v))
+        weights = scores.softmax(-1)
+        if attention is not None:
+            attention.append(weights)
+        return part.cross_out.add_to(x, join_heads(weights @ v))
 
     return read_text
 

@@ -11,6 +11,8 @@ from numpy import ndarray
 
 from .errors import StageLiteError
 
+MOST_PER_S = 50.0  # beats; more is a broken file
+
 
 def midi_beats(
     path: str | Path, duration_s: float
@@ -29,21 +31,26 @@ def midi_beats(
         raise StageLiteError(
             f"{path} could not be read as MIDI ({error}); expected a standard MIDI file"
         ) from None
-    end_tick = _tick_at(duration_s, tempi, ticks_per_quarter)
-    beats, downbeats = [], []
+    clock = _Clock(tempi, ticks_per_quarter)
+    end_tick = clock.tick_at(duration_s)
+    beats, downbeats = [np.zeros(0)], [np.zeros(0)]
     for (start, numerator, denominator), stop in zip(
-        metres, [m[0] for m in metres[1:]] + [end_tick], strict=True
+        metres, [m[0] for m in metres[1:]] + [np.inf], strict=True
     ):
         compound = denominator >= 8 and numerator > 3 and numerator % 3 == 0
         beat_ticks = ticks_per_quarter * 4 / denominator * (3 if compound else 1)
         per_bar = numerator // 3 if compound else numerator
-        for number in range(max(0, int(np.ceil((stop - start) / beat_ticks - 1e-6)))):
-            time = _seconds_at(start + number * beat_ticks, tempi, ticks_per_quarter)
-            if time < duration_s:
-                beats.append(time)
-                if number % per_bar == 0:
-                    downbeats.append(time)
-    return np.array(beats, dtype=np.float64), np.array(downbeats, dtype=np.float64)
+        count = max(0, int(np.ceil((min(stop, end_tick) - start) / beat_ticks - 1e-6)))
+        if count > MOST_PER_S * duration_s + 1:
+            raise StageLiteError(
+                f"{path} has {count} beats of 1/{denominator} in {duration_s:.1f} s; expected a "
+                "tempo that can be played; remove the file, and beats are tracked"
+            )
+        times = clock.seconds_at(start + np.arange(count) * beat_ticks)
+        inside = times < duration_s
+        beats.append(times[inside])
+        downbeats.append(times[::per_bar][inside[::per_bar]])
+    return np.concatenate(beats), np.concatenate(downbeats)
 
 
 def _read_events(content: bytes) -> tuple[int, list[tuple[int, int]], list[tuple[int, int, int]]]:
@@ -53,10 +60,14 @@ def _read_events(content: bytes) -> tuple[int, list[tuple[int, int]], list[tuple
         raise ValueError("no MThd header")
     if division & 0x8000:
         raise ValueError("timed in SMPTE frames")
+    if division == 0:
+        raise ValueError("no ticks in a quarter")
     tempi, metres = {0: 500_000}, {0: (4, 4)}
     place = 8 + size
     for _ in range(n_tracks):
         magic, size = struct.unpack(">4sI", content[place : place + 8])
+        if place + 8 + size > len(content):
+            raise ValueError("cut short")
         if magic == b"MTrk":
             _read_track(content[place + 8 : place + 8 + size], tempi, metres)
         place += 8 + size
@@ -101,17 +112,19 @@ def _variable_length(data: bytes, place: int) -> tuple[int, int]:
             return value, place
 
 
-def _seconds_at(tick: float, tempi: list[tuple[int, int]], ticks_per_quarter: int) -> float:
-    seconds = 0.0
-    for (start, tempo), stop in zip(tempi, [t[0] for t in tempi[1:]] + [float("inf")], strict=True):
-        seconds += max(0.0, min(tick, stop) - start) * tempo / 1e6 / ticks_per_quarter
-    return seconds
+class _Clock:
+    """Ticks <-> seconds under a list of (tick, microseconds per quarter)."""
 
+    def __init__(self, tempi: list[tuple[int, int]], ticks_per_quarter: int):
+        self.ticks = np.array([tick for tick, _ in tempi], dtype=np.float64)
+        self.per_tick = np.array([tempo for _, tempo in tempi]) / 1e6 / ticks_per_quarter
+        spans = np.diff(self.ticks) * self.per_tick[:-1]
+        self.seconds = np.concatenate([[0.0], np.cumsum(spans)])  # where each tempo begins
 
-def _tick_at(seconds: float, tempi: list[tuple[int, int]], ticks_per_quarter: int) -> float:
-    for (start, tempo), stop in zip(tempi, [t[0] for t in tempi[1:]] + [float("inf")], strict=True):
-        span = (stop - start) * tempo / 1e6 / ticks_per_quarter
-        if seconds <= span:
-            return start + seconds * 1e6 * ticks_per_quarter / tempo
-        seconds -= span
-    raise AssertionError("the last tempo holds for ever")
+    def seconds_at(self, ticks: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
+        i = np.searchsorted(self.ticks, ticks, "right") - 1
+        return self.seconds[i] + (ticks - self.ticks[i]) * self.per_tick[i]
+
+    def tick_at(self, seconds: float) -> float:
+        i = int(np.searchsorted(self.seconds, seconds, "right")) - 1
+        return float(self.ticks[i] + (seconds - self.seconds[i]) / self.per_tick[i])

@@ -31,16 +31,16 @@ from .examples import Example
 from .files import sha256_of, write_atomic
 from .generate import generate_codes, stream_codes
 from .generation import Generation
-from .lm import LMConfig, build_lm, forward
+from .held_weights import gave_up
+from .lm import LMConfig, check_whole, forward
 from .prefix import has_context_row, prefix_loss
-from .request import batch_size, check_precision, context_rows, description_rows, rate_rows
+from .request import batch_size, context_rows, description_rows, rate_rows, window_request
 from .shipped import read_config, shipped_models, verify
-from .text import encode_text
-from .weights import load_weights, save_weights
+from .text import encode_text, text_conditioner
+from .weights import load_int8, load_weights, save_weights
 
 FORMAT = 1  # of config.json
 MAX_DURATION_S = 600.0  # of one generation
-HUB_PREFIXES = ("facebook/", "hf://", "https://")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class StageModel:
             )
 
     sample_rate = property(lambda self: self.codec.sample_rate, doc="Hz of the codec's audio.")
-    frame_rate = property(lambda self: self.codec.frame_rate, doc="Frames per second.")
+    frame_rate = property(lambda self: float(self.codec.frame_rate), doc="Frames per second.")
     n_q = property(lambda self: self.lm.n_q, doc="Codebooks, K.")
     card = property(lambda self: self.lm.card, doc="Codes of a codebook.")
     special_token_id = property(lambda self: self.lm.card, doc="Fills where the delay has no code.")
@@ -93,10 +93,15 @@ class StageModel:
 
     def to(self, device: torch.device | str) -> StageModel:
         """Move LM and codec. Returns the model itself."""
+        if gave_up(self.lm):
+            if torch.device(device).type != "cpu":
+                check_whole(self.lm)
+            return self
         self.lm.to(device)
         self.codec.to(device)
         for conditioner in self.lm.condition_provider.conditioners.values():
-            if hasattr(conditioner, "device"):  # audiocraft's T5 remembers it
+            if "t5" in vars(conditioner):  # audiocraft's own T5Conditioner: it hides its T5
+                conditioner.t5.to(device)
                 conditioner.device = str(device)
         return self
 
@@ -134,7 +139,10 @@ class StageModel:
         prompt: Any = None,
         prompt_sample_rate: int | None = None,
         progress: bool | Callable[[int, int], None] = False,
-        weights: str = "fp32",
+        weights: str | None = None,
+        window_s: float | None = None,
+        stride_s: float | None = None,
+        graph: bool = False,
     ) -> Generation:
         """Write audio that fits a context and a description, beginning where the context begins.
 
@@ -143,12 +151,12 @@ class StageModel:
 
         Args:
             context: what to play along with, [L] or [C, L], any rate and channels; None is plain
-                text to music. Longer than the trained length: the beginning counts, with a warning.
-                Silence is allowed, with a warning.
+                text to music. What is longer than the output and than the trained length is not
+                heard, with a warning. Silence is allowed, with a warning.
             context_sample_rate: Hz, needed with a context; one, or one per context.
             description: stem and style in words; None is no text.
-            duration_s: length of the output with the prompt; None is the trained length. Longer is
-                allowed, with a warning, up to 600 s; rounded to whole frames (20 ms).
+            duration_s: length of the output with the prompt; None is the trained length. Longer, up
+                to 600 s, is written in windows, with a warning; rounded to whole frames (20 ms).
             cfg_coef: guidance; 1 is none, 0 ignores the conditions.
             cfg_over: what the guidance pushes towards: context and text, or one of them.
             temperature: 0 takes the likeliest code.
@@ -159,7 +167,16 @@ class StageModel:
             prompt: beginning of the output, as audio (with prompt_sample_rate) or as int64 codes.
             prompt_sample_rate: Hz of an audio prompt.
             progress: True shows a bar; a function gets (steps done, steps in all).
-            weights: "fp32".
+            weights: how the matrices are held meanwhile: "fp32", "bf16" (half the reading) or
+                "int8" (a quarter; CPU only). None is as the model was loaded. On a large model the
+                time is that of reading them; nano is as quick in fp32. The first call converts.
+            window_s: seconds that the model writes before it must begin anew; None is the trained
+                length. A longer output goes on in the next window, which begins with the end of
+                what is written, hears the part of the context that sounds with it, and needs no
+                more memory. Longer than the trained length is allowed, with a warning.
+            stride_s: seconds that each window but the first adds; None is half a window. Less is
+                slower and holds together better.
+            graph: on a GPU, record a step once as a CUDA graph and replay it.
 
         Returns:
             A Generation: audio, codes, and what the model saw.
@@ -175,7 +192,8 @@ class StageModel:
             duration_s,
             prompt,
             prompt_sample_rate,
-            weights,
+            window_s,
+            stride_s,
         )
         done = generate_codes(
             self.lm,
@@ -187,6 +205,8 @@ class StageModel:
             top_p=top_p,
             seed=seed,
             progress=progress,
+            weights=weights,
+            graph=graph,
         )
         return Generation(
             wav=self.decode(done.codes),
@@ -208,7 +228,8 @@ class StageModel:
         block_s: float = 0.5,
         prompt: Any = None,
         prompt_sample_rate: int | None = None,
-        weights: str = "fp32",
+        window_s: float | None = None,
+        stride_s: float | None = None,
         **sampling: Any,
     ) -> Iterator[Float[Tensor, "B C L"]]:
         """`generate`, in blocks of finished audio while the rest is still being written.
@@ -219,8 +240,9 @@ class StageModel:
 
         Args:
             block_s: seconds per block; the last may be shorter.
-            sampling: cfg_coef, cfg_over, temperature, top_k, top_p, seed and progress as in
-                `generate`.
+            window_s, stride_s: as in `generate`.
+            sampling: cfg_coef, cfg_over, temperature, top_k, top_p, seed, progress, weights and
+                graph as in `generate`.
 
         Yields:
             Float[B, C, L] in [-1, 1] at `sample_rate`.
@@ -234,7 +256,8 @@ class StageModel:
             duration_s,
             prompt,
             prompt_sample_rate,
-            weights,
+            window_s,
+            stride_s,
         )
         return self._blocks(
             stream_codes(self.lm, **request, **sampling), request["n_frames"], block_s
@@ -263,7 +286,14 @@ class StageModel:
         )
         return prefix_loss(logits, prefix)
 
-    def save(self, folder: str | Path, *, dtype: str = "fp32", codec_folder: str = "codec") -> Path:
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        dtype: str = "fp32",
+        codec_folder: str = "codec",
+        t5_folder: str = "t5",
+    ) -> Path:
         """Write the model so that `load(folder)` gives it back. Safetensors and JSON, no pickle.
 
         Each file appears whole or not at all; `config.json` comes last and holds the sha256 of the
@@ -274,7 +304,10 @@ class StageModel:
             dtype: of the LM's weights in the file: "fp32" (bit-equal), "bf16" or "fp16".
             codec_folder: the codec goes into this subfolder; a path that begins with ".." names
                 an existing folder that several models share, and nothing is written there.
+            t5_folder: the same for the T5 of a MusicGen that was read with it. One that is only
+                known by its name on the hub is not written: its name is.
         """
+        check_whole(self.lm)
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise StageLiteError(f"{folder} is a file; expected a folder to write the model into")
@@ -286,14 +319,27 @@ class StageModel:
         if not codec_folder.startswith(".."):
             save_codec(self.codec, self.config.codec, folder / codec_folder)
         save_weights(self.lm, folder / "lm.safetensors", dtype)
-        lm = dataclasses.replace(self.config.lm, context_token=has_context_row(self.lm))
-        files = ("lm.safetensors", f"{codec_folder}/codec.safetensors")
+        encoder = getattr(self.lm, "context_encoder", None)
+        lm = dataclasses.replace(
+            self.config.lm,
+            context_token=has_context_row(self.lm),
+            context_encoder=None if encoder is None else encoder.table.embedding_dim,
+        )
+        files = ["lm.safetensors", f"{codec_folder}/codec.safetensors"]
+        reader, text = text_conditioner(self.lm), {}
+        if getattr(reader, "in_memory", False):
+            text = {"t5_folder": t5_folder}
+            lm = dataclasses.replace(lm, t5=Path(reader.name).name)
+            files.append(f"{t5_folder}/model.safetensors")
+            if not t5_folder.startswith(".."):
+                reader.save(folder / t5_folder)
         config = {
             "format": FORMAT,
             "name": self.config.name,
             "anchor_frames": self.config.anchor_frames,
             "trained_s": self.config.trained_s,
             "codec_folder": codec_folder,
+            **text,
             "lm": lm.as_json(),
             "sha256": {name: sha256_of(folder / name) for name in files},
         }
@@ -310,21 +356,32 @@ class StageModel:
         duration_s,
         prompt,
         prompt_sample_rate,
-        weights,
+        window_s,
+        stride_s,
     ) -> dict[str, Any]:
         """The checked arguments of `generate_codes` that come from the user's audio and words."""
-        check_precision(weights)
+        if self.device.type == "cpu" and self.lm.emb[0].weight.dtype == torch.float16:
+            raise StageLiteError(
+                "the model's weights are fp16 on a CPU, where half precision is slow and "
+                "overflows; expected fp32 or bf16. Try: model.lm.float()"
+            )
         contexts, descriptions = context_rows(context), description_rows(description)
         rates = rate_rows(context_sample_rate, contexts)
         n_batch = batch_size(context=contexts, description=descriptions)
         n_frames = self._n_frames(duration_s)
+        windows = window_request(
+            n_frames, window_s, stride_s, self.config.trained_s, self.frame_rate, self.config.name
+        )
+        longest = self._max_context_frames
+        if windows:
+            longest = max(longest, n_frames)
         context_codes: list[Tensor | None] | None = None
         if contexts is not None and any(c is not None for c in contexts):
             self.check_context_token()
             context_codes = []
             for b, (wav, rate) in enumerate(zip(contexts, rates, strict=True)):
                 name = f"context {b}" if len(contexts) > 1 else "context"
-                context_codes.append(self._context_codes(wav, rate, name))
+                context_codes.append(self._context_codes(wav, rate, name, longest))
             if len(context_codes) == 1:
                 context_codes = context_codes * n_batch
         if len(descriptions) == 1:
@@ -336,6 +393,7 @@ class StageModel:
             "n_frames": n_frames,
             "prompt_codes": prompt_codes,
             "anchor_frames": self.config.anchor_frames,
+            **windows,
         }
 
     def _n_frames(self, duration_s: float | None) -> int:
@@ -348,12 +406,6 @@ class StageModel:
                 f"duration_s is {duration_s!r}; expected seconds from {1 / self.frame_rate:g} to "
                 f"{MAX_DURATION_S:g}; {self.config.name!r} was trained on {trained_s:g} s"
             )
-        if n_frames > round(trained_s * self.frame_rate):
-            warnings.warn(
-                f"duration_s is {duration_s:g}, {self.config.name!r} was trained on "
-                f"{trained_s:g} s; what comes later may lose the beat",
-                stacklevel=4,
-            )
         return n_frames
 
     @property
@@ -361,7 +413,9 @@ class StageModel:
         anchor = self.config.anchor_frames
         return anchor if anchor and anchor > 0 else round(self.config.trained_s * self.frame_rate)
 
-    def _context_codes(self, wav: Any, sample_rate: Any, name: str) -> Int[Tensor, "K T"] | None:
+    def _context_codes(
+        self, wav: Any, sample_rate: Any, name: str, longest: int
+    ) -> Int[Tensor, "K T"] | None:
         if wav is None:
             return None
         if sample_rate is None:
@@ -370,17 +424,17 @@ class StageModel:
                 "the second value that stage_lite.load_audio returns"
             )
         wav = check_wav(wav, sample_rate, name=name)
-        longest_s = self._max_context_frames / self.frame_rate
+        longest_s = longest / self.frame_rate
         if wav.shape[-1] > longest_s * sample_rate:
             warnings.warn(
                 f"{name} is {wav.shape[-1] / sample_rate:.2f} s long: its first {longest_s:g} s "
-                f"are used, as long as {self.config.name!r} was trained on",
+                f"are used; {self.config.name!r} was trained on {self.config.trained_s:g} s",
                 stacklevel=4,
             )
             wav = wav[:, : math.ceil(longest_s * sample_rate)]
         if is_silent(wav):
             warnings.warn(f"{name} is silent: there is nothing to play along with", stacklevel=4)
-        return self.encode(wav, sample_rate)[0, :, : self._max_context_frames].to(self.device)
+        return self.encode(wav, sample_rate)[0, :, :longest].to(self.device)
 
     def _prompt_codes(
         self, prompt: Any, sample_rate: Any, n_batch: int, n_frames: int
@@ -426,60 +480,117 @@ class StageModel:
         hop = codec_file.hop_length(self.codec)
         pieces = codec_file.chunks(self.codec, n_frames, block_s)
         piece = next(pieces, None)
-        codes: Tensor | None = None
+        kept: list[Tensor] = []  # frames `first` to `have`, those that a piece still needs
+        first = have = 0
         for new in frames:
-            codes = new if codes is None else torch.cat([codes, new], dim=-1)  # [B, K, t]
-            while piece is not None and codes.shape[-1] >= piece[3]:
+            kept.append(new)
+            have += new.shape[-1]
+            while piece is not None and have >= piece[3]:
                 start, stop, left, right = piece
-                wav = self.decode(codes[..., left:right])
+                codes = torch.cat(kept, dim=-1)[..., left - first :]  # [B, K, have - left]
+                kept, first = [codes], left
+                wav = self.decode(codes[..., : right - left])
                 yield wav[..., (start - left) * hop : (stop - left) * hop]
                 piece = next(pieces, None)
 
 
-def load(name_or_folder: str | Path, device: torch.device | str = "cpu") -> StageModel:
-    """A model by name ("nano", "nano-base", ...) or from a folder that `StageModel.save` wrote.
+def load(
+    name_or_folder: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    dtype: str = "fp32",
+    t5: str | Path | None = None,
+    codec: str | Path | None = None,
+    num_heads: int | None = None,
+) -> StageModel:
+    """A model by name, from a folder or from a file.
 
-    Half-precision files are loaded as fp32. Nothing is downloaded and no pickle is read.
+        "nano", "nano-base"                     shipped with this library
+        "facebook/musicgen-small" (or medium, large), "stage-drums", "stage-bass", "owner/name"
+                                                from the Hugging Face hub: see interop.hub
+        a folder                                of `StageModel.save`, audiocraft or transformers
+        a file .safetensors                     the authors' STAGE
+
+    Half-precision files are loaded as fp32. No pickle that holds code is read.
+
+    Args:
+        device: where the model goes.
+        dtype: of the language model's weights: "fp32", "bf16", on a GPU "fp16", or on a CPU "int8":
+            its matrices are rounded while they are read and never held in another form (MusicGen-
+            small: 0.5 GB instead of 1.7). Such a model generates, and cannot be trained or saved.
+        t5: a folder, or a name on the hub, of the T5 that reads the descriptions, in place of what
+            the model says.
+        codec: a folder that holds a codec, in place of the model's own.
+        num_heads: of a file that does not tell; None is one per 64 numbers of the width.
 
     Raises:
-        StageLiteError: unknown name, a folder without a model, a file that is cut short or changed,
-            or weights that do not fit their config.
+        StageLiteError: unknown name, no network, a folder without a whole model, a file that is
+            cut short or changed, weights that do not fit their config, another kind of model, or
+            too little memory.
     """
-    folder = _find(name_or_folder)
-    values = read_config(folder)
-    verify(folder)
-    codec_name, lm_config, others = _read_values(values, folder)
-    codec, codec_config = load_codec(folder / codec_name)
-    lm = build_lm(lm_config, seed=0)
-    load_weights(lm, folder / "lm.safetensors")
-    config = ModelConfig(lm=lm_config, codec=codec_config, **others)
-    return StageModel(lm, codec, config).to(device)
+    from .interop.parts import check_dtype
+    from .interop.read import is_foreign_folder, is_hub_name, read_codec, read_foreign
+
+    torch_dtype = check_dtype(dtype, device)
+    known, path = shipped_models(), Path(name_or_folder)
+    shipped = known.get(str(name_or_folder))
+    if shipped is None and (
+        path.is_file()
+        or (is_foreign_folder(path) if path.is_dir() else is_hub_name(str(name_or_folder)))
+    ):
+        settings = {"num_heads": num_heads, "t5": t5, "codec": codec}
+        parts = read_foreign(name_or_folder, dtype=torch_dtype, device=device, **settings)
+        config = ModelConfig(
+            parts.name, parts.lm_config, parts.codec_config, parts.anchor_frames, parts.trained_s
+        )
+        return StageModel(parts.lm, parts.codec, config).to(device)
+    if shipped is None and not path.is_dir():
+        raise StageLiteError(
+            f"there is no model {str(name_or_folder)!r}; expected one of {sorted(known)}, a folder "
+            "that model.save(folder) wrote, or a name on the hub such as facebook/musicgen-small"
+        )
+    found = None if codec is None else read_codec(codec)
+    return _load_folder(shipped or path, torch_dtype, t5, found, device).to(device)
 
 
 # --- helpers -----------------------------------------------------------------------------------
 
 
-def _find(name_or_folder: str | Path) -> Path:
-    known = shipped_models()
-    if str(name_or_folder) in known:
-        return known[str(name_or_folder)]
-    path = Path(name_or_folder)
-    if path.is_dir():
-        return path
-    if str(name_or_folder).startswith(HUB_PREFIXES) or path.is_file():
-        raise StageLiteError(
-            f"{str(name_or_folder)!r} is not a model folder of this library; weights of MusicGen "
-            "and STAGE come with stage_lite.interop in a later version; "
-            f"expected a folder or one of {sorted(known)}"
-        )
-    raise StageLiteError(
-        f"there is no model {str(name_or_folder)!r}; expected one of {sorted(known)}, or a folder "
-        "that model.save(folder) wrote"
-    )
+def _load_folder(
+    folder: Path,
+    dtype: torch.dtype,
+    t5: str | Path | None,
+    codec: tuple[nn.Module, CodecConfig] | None,
+    device: torch.device | str,
+) -> StageModel:
+    """The model in a folder of `StageModel.save`."""
+    from .interop.build import empty_lm, text_width
+    from .interop.memory import check_memory
+    from .interop.names import AUDIOCRAFT
+    from .interop.t5 import make_reader
+    from .interop.tensor_file import TensorFile, n_elements
+
+    values = read_config(folder)
+    verify(folder)
+    codec_name, t5_name, lm_config, others = _read_values(values, folder)
+    weights = TensorFile(folder / "lm.safetensors")
+    check_memory(n_elements(weights) * dtype.itemsize, str(folder), device)
+    codec = codec or load_codec(folder / codec_name)
+    reader = None
+    if lm_config.t5 is not None:
+        source = t5 or (lm_config.t5 if t5_name is None else (folder / t5_name).resolve())
+        width = text_width(weights, AUDIOCRAFT, None)
+        reader = make_reader(source, lm_config.dim, dim=width, word_dropout=lm_config.word_dropout)
+    lm = empty_lm(lm_config, reader)
+    if dtype is torch.int8:
+        load_int8(lm, folder / "lm.safetensors")
+    else:
+        load_weights(lm.to(dtype), folder / "lm.safetensors")
+    return StageModel(lm, codec[0], ModelConfig(lm=lm_config, codec=codec[1], **others))
 
 
-def _read_values(values: dict, folder: Path) -> tuple[str, LMConfig, dict[str, Any]]:
-    """Codec folder, LM sizes and the other fields of ModelConfig."""
+def _read_values(values: dict, folder: Path) -> tuple[str, str | None, LMConfig, dict[str, Any]]:
+    """Folders of codec and T5, LM sizes and the other fields of ModelConfig."""
     values = copy.deepcopy(values)
     file = folder / "config.json"
     if values.pop("format", None) != FORMAT:
@@ -490,6 +601,7 @@ def _read_values(values: dict, folder: Path) -> tuple[str, LMConfig, dict[str, A
     values.pop("sha256", None)
     try:
         codec_name, lm_values = values.pop("codec_folder"), values.pop("lm")
+        t5_name = values.pop("t5_folder", None)
         lm_values["vocabulary"] = tuple(lm_values["vocabulary"])  # JSON knows only lists
         lm = LMConfig(**lm_values)
         names = {field.name for field in dataclasses.fields(ModelConfig)} - {"lm", "codec"}
@@ -500,4 +612,4 @@ def _read_values(values: dict, folder: Path) -> tuple[str, LMConfig, dict[str, A
         raise StageLiteError(
             f"{file} does not describe a model ({error}); expected what model.save(folder) writes"
         ) from None
-    return codec_name, lm, values
+    return codec_name, t5_name, lm, values

@@ -202,6 +202,155 @@ def lock_bars(
     return render(canvas, f"Bars of {label}: " + ", ".join(said) + ".", caption)
 
 
+def attention_map(
+    frames: Float[Tensor, "T Tc"],
+    frame_rate: float,
+    beat_times: Float[ndarray, "n"] | Sequence[float] = (),
+    downbeat_times: Float[ndarray, "m"] | Sequence[float] = (),
+    caption: str = "",
+    top: float | None = None,
+) -> Figure:
+    """One head's attention, or a mean of heads, from the target (right) to the context (up).
+
+    Beats are lines on both axes; the dotted line is the target's own time. Colours grow with the
+    square root of the attention, so that faint lines show.
+
+    Args:
+        frames: `attention.frame_attention(att, out)[layer, head]`.
+        frame_rate: frames per second.
+        beat_times, downbeat_times: seconds from the start of context and target.
+        top: attention of the brightest colour, to compare pictures; None: the map's highest 0.5 %.
+    """
+    from .attention import diagonal
+
+    if not frames.numel():
+        raise StageLiteError("attention_map got nothing to draw; expected at least one frame")
+    score, chance = (float(v) for v in diagonal(frames[None, None], frame_rate))
+    values = frames.detach().float().cpu().numpy()
+    top = float(np.quantile(values, 0.995)) if top is None else top
+    long_s, high_s = (n / frame_rate for n in values.shape)
+    canvas, (axis,) = new_figure(1, height=5.0, width=6.2)
+    image = axis.imshow(
+        np.sqrt(values.T), origin="lower", extent=(0, long_s, 0, high_s), aspect="equal",
+        cmap="viridis", vmin=0, vmax=max(top, 1e-9) ** 0.5, interpolation="antialiased",
+    )  # fmt: skip
+    for times, colour, width in (
+        (beat_times, "#FFFFFF55", 0.5),
+        (downbeat_times, "#FFFFFFBB", 0.9),
+    ):
+        for time in times:
+            axis.axvline(time, color=colour, linewidth=width)
+            axis.axhline(time, color=colour, linewidth=width)
+    axis.plot([0, min(long_s, high_s)], [0, min(long_s, high_s)], ":", color="white", linewidth=0.6)
+    axis.set(xlim=(0, long_s), ylim=(0, high_s), xlabel="target, seconds",
+             ylabel="context, seconds")  # fmt: skip
+    given = f"{values.sum(1).mean():.0%}"  # a faint map of a head that looks elsewhere looks grand
+    axis.set_title(f"{given} of the attention goes to the context", loc="left", fontsize=9)
+    bar = canvas.colorbar(image, ax=axis, shrink=0.8, label="attention of a step")
+    ticks = np.linspace(0, 1, 5) * max(top, 1e-9) ** 0.5
+    bar.set_ticks(ticks, labels=[f"{tick**2:.2g}" for tick in ticks])
+    said = (
+        f"Attention map from {long_s:.1f} s of target to {high_s:.1f} s of context, with "
+        f"{len(beat_times)} beats. A step gives the context {given} of its "
+        f"attention; {score:.0%} of that lies within 0.1 s of the target's own time, by chance "
+        f"{chance:.0%}."
+    )
+    return render(canvas, said, caption)
+
+
+def head_map(
+    values: Float[Tensor, "layer head"], label: str, caption: str = "", top: float = 1.0
+) -> Figure:
+    """One number per head as a table of colours: layers downwards, heads to the right.
+
+    Args:
+        values: NaN is an empty field.
+        label: what the numbers are.
+        top: value of the brightest colour; the darkest is 0.
+    """
+    if not values.numel():
+        raise StageLiteError("head_map got nothing to draw; expected at least one head")
+    table = values.detach().float().cpu().numpy()
+    n_layers, n_heads = table.shape
+    canvas, (axis,) = new_figure(
+        1, height=0.34 * n_layers + 0.7, width=max(3.2, 0.55 * n_heads + 2)
+    )
+    axis.imshow(table, cmap="viridis", vmin=0, vmax=top, aspect="auto")
+    for (layer, head), value in np.ndenumerate(table):
+        if np.isfinite(value):
+            ink = "black" if value > 0.6 * top else "white"
+            axis.text(head, layer, f"{value:.2f}", ha="center", va="center", fontsize=7, color=ink)
+    axis.set_xticks(range(n_heads))
+    axis.set_yticks(range(n_layers))
+    axis.set(xlabel=f"head; colour: {label}, 0 to {top:g}", ylabel="layer")
+    known = np.argwhere(np.isfinite(table))
+    best = sorted(known.tolist(), key=lambda at: -table[tuple(at)])[:3]
+    said = ", ".join(f"layer {i} head {j} {table[i, j]:.2f}" for i, j in best) or "none"
+    alt = f"{label} of {n_layers} layers of {n_heads} heads. Highest: {said}."
+    return render(canvas, alt[0].upper() + alt[1:], caption)
+
+
+def lag_profiles(
+    lags: Sequence[int],
+    profiles: Mapping[str, Float[Tensor, " lag"]],
+    frame_rate: float,
+    beat_s: float | None = None,
+    beats_per_bar: int = 4,
+    caption: str = "",
+) -> Figure:
+    """How often above chance a head looks so much later (or earlier) than the target's own time.
+
+    Args:
+        lags: in frames; profiles: name -> one number per lag; both from `attention.lag_profile`.
+        frame_rate: frames per second.
+        beat_s: seconds of a beat, for a grid of beats and bars.
+    """
+    if not profiles:
+        raise StageLiteError("lag_profiles got nothing to draw; expected at least one profile")
+    canvas, axes = new_figure(len(profiles))
+    lag_s = np.asarray(lags) / frame_rate
+    said = []
+    for axis, (name, profile) in zip(axes, profiles.items(), strict=True):
+        values = profile.detach().float().cpu().numpy()
+        if beat_s:
+            for beat in range(int(np.ceil(lag_s[0] / beat_s)), int(lag_s[-1] // beat_s) + 1):
+                bar = beat % beats_per_bar == 0
+                axis.axvline(beat * beat_s, color=BAR if bar else BEAT, zorder=0,
+                             linewidth=0.9 if bar else 0.5)  # fmt: skip
+        axis.plot(lag_s, values, color=COLOURS["bass"], linewidth=1.0)
+        axis.axhline(1, color=GREY, linewidth=0.8, linestyle=":")
+        axis.set_ylim(0, None)
+        axis.set_title(name, loc="left", fontsize=9)
+        peak = int(np.nanargmax(values)) if np.isfinite(values).any() else None
+        said.append(
+            f"{name}: nothing" if peak is None
+            else f"{name}: highest at {lag_s[peak]:+.2f} s, {values[peak]:.1f} times chance"
+        )  # fmt: skip
+    axes[-1].set_xlabel("looks so many seconds before (-) or behind (+) its own time; 1 is chance")
+    return render(canvas, "Attention by lag. " + "; ".join(said) + ".", caption)
+
+
+def head_effects(table: Any, caption: str = "") -> Figure:
+    """Bars of what the context is worth to the model, whole and with heads cut, with intervals.
+
+    Args:
+        table: from `attention.head_effects`.
+    """
+    if not len(table):
+        raise StageLiteError("head_effects got nothing to draw; expected at least one line")
+    canvas, (axis,) = new_figure(1, height=0.34 * len(table) + 0.4, width=7.0)
+    lines = table.iloc[::-1]
+    colours = [GREY if "others" in name else COLOURS["bass"] for name in lines.index]
+    axis.barh(list(lines.index), lines.gap, color=colours, height=0.6)
+    sides = [(lines.gap - lines.low).clip(lower=0), (lines.high - lines.gap).clip(lower=0)]
+    axis.errorbar(lines.gap, range(len(lines)), xerr=sides, fmt="none", ecolor=BAR, elinewidth=1,
+                  capsize=2)  # fmt: skip
+    axis.axvline(0, color=BAR, linewidth=0.8)
+    axis.set_xlabel("loss with another song's context minus loss with the right one, nats")
+    said = (f"{name} {line.gap:.2f}, {line.kept:.0%} kept" for name, line in table.iterrows())
+    return render(canvas, "What the context is worth: " + "; ".join(said) + ".", caption)
+
+
 def colour_of(name: str) -> str:
     """The colour of the first stem in a name; grey without one, and for "another song"."""
     words = re.findall(r"\w+", name.lower())

@@ -27,6 +27,7 @@ _NO_LABEL = -100
 
 
 ALIGNED = -1  # as `anchor_frames`: context and target count their frames alike
+OFFICIAL = -2  # as `anchor_frames`: every step and position as in the authors' own code
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,23 @@ def build_prefix(
         context_token_id: equals card + 1.
         context_dropped: rows to treat as if they had no context (and no token).
         anchor_frames: None is STAGE. A number A puts the context token of every row at position
-            A + 1 whatever the length of its context (at most A), so that a frame of the target is
-            always equally far from position 0. Equal to STAGE where the context has A frames.
+            A + 1 whatever the length of its context, so that a frame of the target is always
+            equally far from position 0. Equal to STAGE where the context has A frames; where it
+            has more, the target takes positions of the context again.
             -1 (`ALIGNED`) counts anew behind the token, from 1: a frame of the target has the
             position of the context's frame that sounds with it, however long the context is.
+            -2 (`OFFICIAL`) is the sequence of the authors' code, which their checkpoints need: the
+            step of special tokens before the first code is hidden too, so position 0 is the first
+            code's, and the token stays where a row has no context:
+
+                row 0   mask 0111111   positions 0012345
+                row 1        0011111             0001234
+                dropped      0001111             0000123   [ . . . C 1 2 . ]
         position_offset: added to all positions of a row.
 
     Raises:
-        StageLiteError: wrong number of rows or codebooks, a code out of range (names b, k, t), or a
-            context longer than anchor_frames.
+        StageLiteError: wrong number of rows or codebooks, a code out of range (names b, k, t), or
+            anchor_frames below -2.
     """
     n_batch, n_q, n_frames = target_codes.shape
     if context_token_id == special_token_id:
@@ -105,7 +114,8 @@ def build_prefix(
             None if gone else c for c, gone in zip(contexts, context_dropped.tolist(), strict=True)
         ]
     # The width is that of the given contexts even if all are dropped: shapes hold still.
-    width = _width(context_codes)  # frames of context and token
+    official = anchor_frames == OFFICIAL
+    width = max(_width(context_codes), int(official))  # frames of context and token
     frames = target_codes.new_full((n_batch, n_q, width + n_frames), special_token_id)
     frames[:, :, width:] = target_codes
     pads, lengths = [], []
@@ -113,14 +123,16 @@ def build_prefix(
         length = 0 if context is None else context.shape[1]
         if context is not None:
             frames[b, :, width - 1 - length : width - 1] = context
+        if context is not None or official:
             frames[b, :, width - 1] = context_token_id
-        pads.append(width if context is None else width - 1 - length)
+        pads.append(width - length if context is None or official else width - 1 - length)
         lengths.append(length)
-    if anchor_frames not in (None, ALIGNED) and max(lengths, default=0) > anchor_frames:
-        b = lengths.index(max(lengths))
+    if official:
+        anchor_frames = None  # positions count on from there as MusicGen's
+    if anchor_frames is not None and anchor_frames < ALIGNED:
         raise StageLiteError(
-            f"context of row {b} has {lengths[b]} frames: expected at most anchor_frames = "
-            f"{anchor_frames}. Try: a shorter context"
+            f"anchor_frames is {anchor_frames}: expected -1 (aligned), -2 (official), a number of "
+            "frames or None"
         )
 
     device = target_codes.device

@@ -5,23 +5,71 @@ A single context or description serves every row of a batch; lists must agree in
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 from .errors import StageLiteError
 
-PRECISIONS = ("fp32", "bf16", "int8")  # names in the API; fp32 is here
 
+def window_request(
+    n_frames: int,
+    window_s: Any,
+    stride_s: Any,
+    trained_s: float,
+    frame_rate: float,
+    name: str,
+) -> dict[str, int]:
+    """`window_frames` and `stride_frames` for `generate_codes`; empty if one window will do.
 
-def check_precision(weights: str) -> None:
-    """Only fp32 for now."""
-    if weights == "fp32":
-        return
-    if weights in PRECISIONS:
+    Args:
+        n_frames: of the whole target.
+        window_s, stride_s: what the user asked for, or None.
+        trained_s, frame_rate, name: of the model.
+
+    Raises:
+        StageLiteError: a window or a stride that is no number of seconds, or does not fit.
+    """
+    trained = round(trained_s * frame_rate)
+    shortest_s = 2 / frame_rate
+    window_s = _seconds("window_s", window_s, trained_s, shortest_s, f"{shortest_s:g} on")
+    window = round(window_s * frame_rate)
+    stride_s = _seconds(
+        "stride_s", stride_s, window // 2 / frame_rate, 1 / frame_rate,
+        f"{1 / frame_rate:g} to less than the {window_s:g} of a window, which begins with the end "
+        "of what is written",
+    )  # fmt: skip
+    stride = round(stride_s * frame_rate)
+    if stride >= window:
         raise StageLiteError(
-            f"weights={weights!r} comes with a later version; expected 'fp32', for all machines"
+            f"stride_s is {stride_s:g}; expected seconds below the {window_s:g} of a window, which "
+            "begins with the end of what is written"
         )
-    raise StageLiteError(f"weights is {weights!r}; expected 'fp32'")
+    if window > trained and n_frames > trained:
+        warnings.warn(
+            f"window_s is {window_s:g}, {name!r} was trained on {trained_s:g} s; what comes later "
+            "in a window may lose the beat",
+            stacklevel=5,
+        )
+    if n_frames <= window:
+        return {}
+    if window <= trained:
+        warnings.warn(
+            f"duration_s is {n_frames / frame_rate:g}, {name!r} was trained on {trained_s:g} s: "
+            f"written in windows of {window_s:g} s, each goes on from the last "
+            f"{window_s - stride_s:g} s",
+            stacklevel=5,
+        )
+    return {"window_frames": window, "stride_frames": stride}
+
+
+def _seconds(name: str, value: Any, otherwise: float, lowest: float, expected: str) -> float:
+    if value is None:
+        return otherwise
+    fine = isinstance(value, int | float) and not isinstance(value, bool)
+    if not fine or not lowest <= value < float("inf"):
+        raise StageLiteError(f"{name} is {value!r}; expected seconds from {expected}")
+    return float(value)
 
 
 def context_rows(context: Any) -> list[Any] | None:

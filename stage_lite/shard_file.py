@@ -71,6 +71,7 @@ class ShardWriter:
         songs_per_shard: a new file is begun after so many songs.
         prefix: file names are `<prefix>-000.safetensors` and so on.
         codec: free text or a hash that names the codec, kept in the header.
+        recipe: free text that says how the streams were made, kept in the header if it is given.
     """
 
     def __init__(
@@ -83,10 +84,13 @@ class ShardWriter:
         songs_per_shard: int = 200,
         prefix: str = "shard",
         codec: str = "",
+        recipe: str = "",
     ):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.geometry = {"card": card, "n_q": n_q, "frame_rate": frame_rate, "codec": codec}
+        if recipe:
+            self.geometry["recipe"] = recipe
         self.songs_per_shard = songs_per_shard
         self.prefix = prefix
         self.files: list[Path] = []
@@ -166,7 +170,7 @@ class Shard:
 
     Attributes:
         songs: id -> metadata, with "streams": name -> {"n_frames", "rms_db"}.
-        card, n_q, frame_rate, codec: of the codes.
+        card, n_q, frame_rate, codec, recipe: of the codes.
     """
 
     def __init__(self, file: str | Path):
@@ -189,6 +193,7 @@ class Shard:
             ) from None
         self.card, self.n_q = header["card"], header["n_q"]
         self.frame_rate, self.codec = header["frame_rate"], header.get("codec", "")
+        self.recipe = header.get("recipe", "")
         self.songs: dict[str, dict] = {song["id"]: song for song in header["songs"]}
 
     def codes(

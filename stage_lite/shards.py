@@ -333,7 +333,8 @@ def _shard_files(folder: str | Path | Sequence[str | Path], verify: bool) -> lis
     if not isinstance(folder, str | Path):
         return [file for part in folder for file in _shard_files(part, verify)]
     path = Path(folder)
-    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    whole = (f for f in path.glob("*.safetensors") if not f.name.startswith("."))  # no half ones
+    files = [path] if path.is_file() else sorted(whole)
     if not files:
         raise StageLiteError(
             f"no token shards in {path}; expected *.safetensors files of codes; "

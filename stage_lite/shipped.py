@@ -40,7 +40,7 @@ def read_config(folder: Path) -> dict:
         shown = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "") if there else "nothing"
         raise StageLiteError(
             f"{folder} holds no {' and no '.join(missing)}, but {shown}; expected a model folder "
-            "as written by model.save(folder); pickled weights (.bin, .pt, .ckpt) are never read"
+            "as written by model.save(folder), or by audiocraft or transformers"
         )
     file = folder / "config.json"
     try:

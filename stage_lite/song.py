@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import soundfile
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from .audio import load_audio, mix, resample, to_mono
+from .audio import mix
+from .beat_labels import Beats, beats_of_file, tracked_once
 from .errors import StageLiteError
 from .examples import beats_in, description_of
 from .files import sha256_of, verify_registry, write_atomic
-from .metronome import check_times, every_nth, read_beats, tempo_of, track_beats
+from .metronome import check_times, every_nth, tempo_of, track_beats
 from .midi_beats import midi_beats
 from .stem_layouts import SongFiles, find_songs
 
@@ -30,8 +28,14 @@ if TYPE_CHECKING:
     from .augment import AugmentedSong
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
-EDGE_S = 0.05  # read on both sides of a window that is resampled
 TRACKED_S = 600.0  # beats are tracked in the first ten minutes
+TRACKED_HZ = 22050  # at one rate, whatever the song is opened at
+UNLABELLED = (
+    "songs without beat labels: beats are tracked and every fourth one is taken for a downbeat; "
+    "put beats.txt beside the stems where you know better"
+)
+
+Tracker = str | Callable[[Tensor, int], ndarray]
 
 
 class Song:
@@ -41,6 +45,8 @@ class Song:
         files: what stem_layouts found.
         sample_rate: of all audio that comes out, Hz.
         verify: compare a file with the sha256 of song.json when it is first read.
+        tracker: who finds the beats where nothing says them: "librosa", "beat-this", or a function
+            (wav, sample_rate) -> beat times, or (beat times, downbeat times).
 
     Attributes:
         id, folder, split, sample_rate: as they say; split is None where the data set has none.
@@ -50,12 +56,20 @@ class Song:
         labels: everything in song.json.
     """
 
-    def __init__(self, files: SongFiles, sample_rate: int = 32000, verify: bool = True):
-        self.files, self.sample_rate = files, sample_rate
+    rate, semitones = 1.0, 0  # as recorded; see AugmentedSong
+
+    def __init__(
+        self,
+        files: SongFiles,
+        sample_rate: int = 32000,
+        verify: bool = True,
+        tracker: Tracker = "librosa",
+    ):
+        self.files, self.sample_rate, self.tracker = files, sample_rate, tracker
         self.id, self.folder, self.split = files.id, files.folder, files.split
         self.labels = labels = files.labels
         self.stem_names = [name for name in files.tracks if name not in files.silent]
-        self.chords = [(float(start), str(name)) for start, name in labels.get("chords", ())]
+        self.chords = [(float(start), str(name)) for start, name in labels.get("chords") or ()]
         self.key, self.groove, self.family = (labels.get(n) for n in ("key", "groove", "family"))
         self._unverified = dict(files.sha256) if verify else {}
 
@@ -65,19 +79,32 @@ class Song:
     @functools.cached_property
     def duration_s(self) -> float:
         """Length of the longest stem."""
-        if "duration_s" in self.labels:
+        if self.labels.get("duration_s") is not None:
             return float(self.labels["duration_s"])
-        return max(_duration_s(tracks[0]) for tracks in self.files.tracks.values())
+        tracks = [track for stem in self.files.tracks.values() for track in stem]
+        return max(track.info.duration_s for track in tracks)
+
+    def lasts(self, seconds: float) -> bool:
+        """Is the song at least so long? Quicker than duration_s: one long file is enough."""
+        if self.labels.get("duration_s") is not None or "duration_s" in self.__dict__:
+            return self.duration_s >= seconds - 1e-6
+        tracks = (track for stem in self.files.tracks.values() for track in stem)
+        return any(track.info.duration_s >= seconds - 1e-6 for track in tracks)
 
     @property
     def beats(self) -> Float[ndarray, "n"]:
         """Beat times in seconds."""
-        return self._grid[0]
+        return self._grid.times
 
     @property
     def downbeats(self) -> Float[ndarray, "m"]:
         """Times of the first beat of each bar."""
-        return self._grid[1]
+        return self._grid.downbeats
+
+    @property
+    def beats_source(self) -> str:
+        """Who says where the beats are: a file, or the tracker and its version."""
+        return self._grid.source
 
     @property
     def bpm(self) -> float | None:
@@ -87,7 +114,7 @@ class Song:
     @property
     def beats_per_bar(self) -> int:
         """4 for 4/4; counted from the labels, 4 where nothing is known."""
-        if "beats_per_bar" in self.labels:
+        if self.labels.get("beats_per_bar") is not None:
             return int(self.labels["beats_per_bar"])
         if len(self.downbeats) < 2:
             return 4
@@ -115,9 +142,9 @@ class Song:
             )
         length = round(duration_s * self.sample_rate)
         parts = []
-        for path in self.files.tracks[name]:
-            self._verify(path)
-            parts.append(_read(path, start_s, length, self.sample_rate))
+        for track in self.files.tracks[name]:
+            self._verify(track.path)
+            parts.append(track.read(start_s, length, self.sample_rate))
         return mix(parts)
 
     def mix(
@@ -146,25 +173,46 @@ class Song:
             del self._unverified[path]
 
     @functools.cached_property
-    def _grid(self) -> tuple[Float[ndarray, "n"], Float[ndarray, "m"]]:
-        files = self.files
+    def _grid(self) -> Beats:
+        known = self.labelled_beats()
+        return self.tracked_beats() if known is None else known
+
+    def tracked_beats(self) -> Beats:
+        """Beats as `tracker` hears them in the drums, or in the mix if there are none.
+
+        They are kept (beat_labels.py), so that a song is tracked once. librosa hears no bars: every
+        fourth of its beats is called a downbeat.
+        """
+        hears = beat_hearing(self.tracker)
+        if self.tracker == "librosa":
+            _warn_once(self.folder.parent)
+        names = ["drums"] if "drums" in self.stem_names else self.stem_names
+        tracks = [track for name in names for track in self.files.tracks[name]]
+
+        def wav() -> Float[Tensor, "1 L"]:
+            part = Song(self.files, TRACKED_HZ, verify=False)
+            return part.mix(names, 0.0, min(self.duration_s, TRACKED_S))
+
+        return tracked_once(tracks, self.tracker, wav, TRACKED_HZ, hears)
+
+    def labelled_beats(self) -> Beats | None:
+        """Beats from labels or files; None where they have to be tracked.
+
+        Raises:
+            StageLiteError: names the labels that are none.
+        """
+        files, per_bar = self.files, int(self.labels.get("beats_per_bar") or 4)
         if "beats" in self.labels:
             beats = check_times(self.labels["beats"], f"beats of {self.id}")
             downbeats = self.labels.get("downbeats")
-        elif files.beats_file is not None:
-            beats, downbeats = read_beats(files.beats_file)
-        elif files.midi_file is not None:
-            return midi_beats(files.midi_file, self.duration_s)
-        else:
-            warnings.warn(
-                "songs without beat labels: beats are tracked with librosa and every fourth one is "
-                "taken for a downbeat; put beats.txt beside the stems where you know better",
-                stacklevel=4,
-            )
-            return track_song(self)
-        if downbeats is None:
-            return beats, every_nth(beats, int(self.labels.get("beats_per_bar", 4)))
-        return beats, check_times(downbeats, f"downbeats of {self.id}")
+            downbeats = every_nth(beats, per_bar) if downbeats is None else downbeats
+            return Beats(beats, check_times(downbeats, f"downbeats of {self.id}"), "song.json")
+        if files.beats_file is not None:
+            return beats_of_file(files.beats_file, per_bar)
+        if files.midi_file is not None:
+            beats, downbeats = midi_beats(files.midi_file, self.duration_s)
+            return Beats(beats, downbeats, files.midi_file.name)
+        return None
 
 
 @dataclass(frozen=True)
@@ -192,10 +240,13 @@ class Window:
 
 
 def open_songs(
-    folder: str | Path, sample_rate: int = 32000, verify: bool = True
-) -> list[Song]:  # fmt: skip
+    folder: str | Path,
+    sample_rate: int = 32000,
+    verify: bool = True,
+    tracker: Tracker = "librosa",
+) -> list[Song]:
     """All songs below a folder, in any layout of stem_layouts.py."""
-    return [Song(files, sample_rate, verify) for files in find_songs(folder)]
+    return [Song(files, sample_rate, verify, tracker) for files in find_songs(folder)]
 
 
 def open_samples(folder: str | Path | None = None) -> list[Song]:
@@ -225,60 +276,55 @@ def split_of(song: Song) -> str:
     return "train" if place < 0.8 else "valid" if place < 0.9 else "test"
 
 
-def track_song(song: Song) -> tuple[Float[ndarray, "n"], Float[ndarray, "m"]]:
-    """Beats of the drums, or of the mix if there are none; every fourth is called a downbeat."""
-    names = ["drums"] if "drums" in song.stem_names else song.stem_names
-    wav = song.mix(names, 0.0, min(song.duration_s, TRACKED_S))
-    beats = track_beats(wav, song.sample_rate)
-    return beats, every_nth(beats, 4)
+@functools.cache
+def _warn_once(folder: Path) -> None:
+    """Once for a folder of songs, whatever resets the filters of warnings in between."""
+    warnings.warn(UNLABELLED, stacklevel=6)
 
 
-def label_beats(folder: str | Path) -> list[Path]:
+def beat_hearing(tracker: Tracker) -> Callable[[Tensor, int], ndarray | tuple[ndarray, ndarray]]:
+    """The function behind a tracker: (wav, sample_rate) -> beats, or beats and downbeats.
+
+    Raises:
+        StageLiteError: an unknown name, or one whose package or weights are missing.
+    """
+    if tracker == "librosa":
+        return track_beats
+    from .metrics.trackers import get_tracker
+
+    found = get_tracker(tracker)
+    return getattr(found, "beats_and_downbeats", found)
+
+
+def label_beats(folder: str | Path, tracker: Tracker = "librosa") -> list[Path]:
     """Track the beats of every song below a folder that has no labels, and write `beats.txt`.
 
-    Tracking takes seconds a song; the files are found the next time, and can be mended by hand.
+    The files are found the next time, and can be mended by hand. Without them nothing is lost:
+    tracked beats are kept in the cache of beat_labels.py.
 
     Returns:
         The files that were written.
+
+    Raises:
+        StageLiteError: the folder of a song cannot be written.
     """
     written = []
-    for song in open_songs(folder, sample_rate=22050):
-        files = song.files
-        if "beats" in song.labels or files.beats_file is not None or files.midi_file is not None:
+    for song in open_songs(folder, tracker=tracker):
+        if song.labelled_beats() is not None:
             continue
-        beats, downbeats = track_song(song)
-        bars, lines = set(downbeats), ["# seconds, beat in the bar; tracked with librosa"]
+        beats = song.tracked_beats()
+        bars, lines = set(beats.downbeats), [f"# seconds, beat in the bar; by {beats.source}"]
         place = 0
-        for beat in beats:
+        for beat in beats.times:
             place = 1 if beat in bars else place + 1
             lines.append(f"{beat:.3f}\t{place}")
-        write_atomic(song.folder / "beats.txt", "\n".join(lines) + "\n")
-        written.append(song.folder / "beats.txt")
+        file = song.files.beats_place
+        try:
+            write_atomic(file, "\n".join(lines) + "\n")
+        except OSError as error:
+            raise StageLiteError(
+                f"{file} cannot be written ({error.strerror}); expected a folder that may be "
+                "written; leave it: tracked beats are kept in the cache anyway"
+            ) from None
+        written.append(file)
     return written
-
-
-def _duration_s(path: Path) -> float:
-    try:
-        info = soundfile.info(path)
-    except soundfile.LibsndfileError as error:
-        raise StageLiteError(
-            f"{path} could not be read as audio ({error.error_string}); expected WAV, FLAC, OGG or "
-            "MP3; convert or remove it"
-        ) from None
-    return info.frames / info.samplerate
-
-
-def _read(path: Path, start_s: float, length: int, sample_rate: int) -> Float[Tensor, "1 L"]:
-    if length == 0 or start_s >= _duration_s(path):
-        return torch.zeros(1, length)
-    rate = soundfile.info(path).samplerate
-    if rate == sample_rate:
-        wav = to_mono(load_audio(path, start_s, length / sample_rate)[0])
-    else:
-        # Begin where samples of both rates coincide, so that a part equals the part of the whole.
-        common = math.gcd(rate, sample_rate)  # such places in a second
-        begin_s = max(0, math.floor((start_s - EDGE_S) * common)) / common
-        before = round(start_s * sample_rate) - round(begin_s * sample_rate)
-        wav, _ = load_audio(path, begin_s, (before + length) / sample_rate + EDGE_S)
-        wav = resample(to_mono(wav), rate, sample_rate)[:, before:]
-    return torch.nn.functional.pad(wav[:, :length], (0, max(0, length - wav.shape[-1])))

@@ -4,8 +4,16 @@
 
 Everything random about a step (windows, what is dropped or hidden) follows from (seed, example
 number) alone, so a run that was killed and started again ends with the same bits as one that was
-not, and two processes draw what one would. Lightning Fabric moves the same lines to a GPU or to
-several machines. Notebook: 04_finetuning.
+not, and two processes draw what one would. Notebook: 04_finetuning.
+
+On several GPUs, or machines, the same lines run in every process that torchrun starts, each with
+its part of the batch (processes.py says what `strategy` means):
+
+    torchrun --nproc-per-node 4 --max-restarts 3 my_script.py       # any script that calls finetune
+    torchrun --nproc-per-node 4 -m stage_lite train --data songs --checkpoint-dir runs/drums
+
+`batch_size` counts the windows of all processes. A process that dies takes the others with it;
+`--max-restarts` starts all of them again, and they go on from the last checkpoint.
 
 Source: Strano et al. 2025 (STAGE), arXiv:2504.05690, sec. 4, for the recipe; the history that is
 hidden and the spread of positions are ours (dev/LOG.md says what they are worth).
@@ -15,29 +23,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from . import checkpoint
-from .batch import Batch, delay_history, hide_history, make_batch
 from .errors import StageLiteError
 from .examples import Example
+from .files import write_atomic
 from .listening import context_losses
-from .lm import forward
-from .prefix import extend_embedding, has_context_row, prefix_loss
-from .text import encode_text
+from .prefix import extend_embedding, has_context_row
+from .processes import check_fabric, launch_fabric
+from .trainer import CHECKPOINT, Trainer
 
 if TYPE_CHECKING:
     from .model import StageModel
 
-CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
 
 
@@ -61,9 +65,10 @@ class TrainingConfig:
     history_delay: float = 0.0  # share of windows in which the target's past comes late [0]
     longest_delay_s: float = 1.0  # by how much at most
     spread_positions: bool = False  # shift windows shorter than trained_s over all positions [no]
-    precision: str = (
-        "32-true"  # of Lightning Fabric: "32-true", "bf16-mixed", "16-mixed" [16-mixed]
-    )
+    precision: str = "32-true"  # or "bf16-mixed", or on GPUs "16-mixed" [16-mixed]
+    activation_checkpointing: bool = False  # a third more work, a fraction of the memory [no]
+    lora_rank: int = 0  # of LoRA's matrices, see lora.py; 0 trains all weights [all]
+    lora_alpha: float = 16.0  # their scaling, times lora_rank
     init: str = "kaiming"  # of the context token, if the model has none yet [the same]
     save_every: int = 200  # steps; and at the end, and on Ctrl-C
     validate_every: int = 200  # steps; the first is step 0
@@ -78,6 +83,7 @@ class Run:
     step: int
     log: list[dict[str, Any]] = field(default_factory=list)
     interrupted: bool = False
+    rank: int = 0  # of this process among those that trained together: let the first one save
 
     def history(self) -> Any:
         """The log as a pandas table, one row per logged step."""
@@ -95,6 +101,8 @@ def finetune(
     resume: bool = True,
     validation: Sequence[Example] | None = None,
     config: TrainingConfig | None = None,
+    strategy: str | None = None,
+    devices: int | None = None,
     fabric: Any = None,
     progress: bool | Callable[[int, int], None] = True,
     log_every: int = 10,
@@ -116,8 +124,11 @@ def finetune(
         resume: go on from the checkpoint there; False refuses to overwrite one.
         validation: held-out examples; see `listening.context_losses`.
         config: a TrainingConfig; single fields can be given as keywords instead or besides.
-        fabric: a lightning_fabric.Fabric that was launched; None makes one for this machine's CPU
-            or the model's GPU.
+        strategy: "ddp" or "fsdp" over the processes that torchrun started; None is "ddp" if it
+            started several.
+        devices: how many of them on this machine, if you want it checked.
+        fabric: a lightning_fabric.Fabric of your own that was launched, instead of the two above;
+            None makes one for this machine's CPU or the model's GPU.
         progress: a bar, nothing, or a function of (steps done, steps).
         log_every: steps between rows of the log.
         on_step: called with (step, loss) after each step.
@@ -127,8 +138,9 @@ def finetune(
             loss stays that of the codes.
 
     Raises:
-        StageLiteError: no data, a checkpoint of other settings or another model, a loss that is
-            not finite (the last checkpoint is kept).
+        StageLiteError: no data, a batch that does not divide, too little memory, processes that
+            cannot be had, a checkpoint of other settings or another model, a loss that is not
+            finite (the last checkpoint is kept).
     """
     config = _config(config, settings)
     if steps < 1 or len(dataset) < 1:
@@ -137,255 +149,102 @@ def finetune(
         )
     if not has_context_row(model.lm) and _has_context(dataset):
         extend_embedding(model.lm, init=config.init, seed=config.seed)
-    fabric = fabric or _fabric(model, config)
-    training = _Training(model, dataset, steps, config, fabric, auxiliary)
+    if fabric is None:
+        fabric = launch_fabric(model.device.type, config.precision, strategy, devices)
+    else:
+        check_fabric(fabric, strategy, devices)
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-    if folder is not None and (folder / CHECKPOINT).exists():
-        if not resume:
-            raise StageLiteError(
-                f"{folder} holds a checkpoint; expected none with resume=False; "
-                "give another checkpoint_dir or delete it"
-            )
-        training.restore(folder / CHECKPOINT)
-    return _loop(training, folder, validation, progress, log_every, on_step)
-
-
-class _Sealed:
-    """A batch that Fabric passes on untouched (it would take a frozen dataclass apart)."""
-
-    def __init__(self, batch: Batch):
-        self.batch = batch
-
-
-class _Step(nn.Module):
-    """Inputs -> loss per codebook; a module, so that Fabric can wrap it for precision and DDP."""
-
-    def __init__(self, model: StageModel, auxiliary: nn.Module | None):
-        super().__init__()
-        self.lm, self.auxiliary = model.lm, auxiliary
-
-    def forward(self, sealed: _Sealed) -> tuple[Tensor, Tensor, Tensor | float]:
-        batch = sealed.batch
-        text, text_mask = encode_text(self.lm, batch.descriptions)
-        prefix = batch.prefix
-        logits, hidden = forward(
-            self.lm,
-            batch.inputs,
-            prefix.attention_mask,
-            prefix.positions,
-            text,
-            text_mask,
-            first_step=prefix.target_start - 1,
-            need_hidden=True,
+    saved = folder / CHECKPOINT if folder is not None and (folder / CHECKPOINT).exists() else None
+    if saved and not resume:
+        raise StageLiteError(
+            f"{folder} holds a checkpoint; expected none with resume=False; "
+            "give another checkpoint_dir or delete it"
         )
-        more = 0.0 if self.auxiliary is None else self.auxiliary(hidden, batch)
-        return *prefix_loss(logits, prefix), more
+    trainer = Trainer(model, dataset, steps, config, fabric, auxiliary, saved)
+    if saved and fabric.is_global_zero:  # without the rows of steps that will come again
+        write_atomic(saved.with_name(LOG), "".join(map(_line, trainer.log)))
+    return _loop(trainer, folder, validation, progress, log_every, on_step)
 
 
-class _Training:
-    """Model, optimizer and the number of the next step."""
-
-    def __init__(self, model, dataset, steps: int, config: TrainingConfig, fabric, auxiliary):
-        self.model, self.dataset, self.steps = model, dataset, steps
-        self.config, self.fabric, self.step = config, fabric, 0
-        self.auxiliary = auxiliary
-        self.log: list[dict[str, Any]] = []
-        rows = config.batch_size // (config.accumulation * fabric.world_size)
-        if rows * config.accumulation * fabric.world_size != config.batch_size:
-            raise StageLiteError(
-                f"batch_size {config.batch_size} does not divide into {config.accumulation} "
-                f"accumulation steps on {fabric.world_size} processes"
-            )
-        self.rows = rows  # examples of one forward pass of this process
-        learned = [model.lm] if auxiliary is None else [model.lm, auxiliary]
-        parameters = [p for module in learned for p in module.parameters() if p.requires_grad]
-        on_cpu_or_gpu = fabric.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.AdamW(
-            parameters,
-            lr=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=on_cpu_or_gpu,
-        )
-        self.module, self.fabric_optimizer = fabric.setup(_Step(model, auxiliary), self.optimizer)
-        self._ahead: dict[int, Any] = {}
-        self._pool = ThreadPoolExecutor(1)
-
-    def learning_rate(self) -> float:
-        config = self.config
-        rate = config.learning_rate * min(1.0, (self.step + 1) / max(1, config.warmup_steps))
-        left = (self.steps - self.step) / max(1, config.cooldown_steps)
-        return rate * max(0.05, min(1.0, left))
-
-    def train_step(self) -> tuple[float, list[float]]:
-        """One optimizer step; returns the loss and the loss per codebook of this process."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-        batches = self._batches()
-        losses, codebooks = [], []
-        for i, batch in enumerate(batches):
-            last = i == len(batches) - 1
-            with self.fabric.no_backward_sync(self.module, enabled=not last):
-                loss, per_codebook, more = self.module(_Sealed(batch))
-                self.fabric.backward((loss + more) / len(batches))
-            losses.append(loss.detach())
-            codebooks.append(per_codebook.detach())
-        loss = torch.stack(losses).mean()
-        if not torch.isfinite(loss):
-            raise StageLiteError(
-                f"the loss is {float(loss)} at step {self.step}; the last checkpoint is kept; "
-                "try a lower learning_rate or precision='32-true'"
-            )
-        self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.config.clip_norm)
-        self.fabric_optimizer.step()
-        self.fabric_optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        return float(loss), torch.stack(codebooks).mean(0).tolist()
-
-    def _batches(self) -> list[Batch]:
-        future = self._ahead.pop(self.step, None)
-        batches = future.result() if future else self._make(self.step)
-        self._ahead = {}
-        if self.step + 1 < self.steps:
-            self._ahead[self.step + 1] = self._pool.submit(self._make, self.step + 1)
-        return batches
-
-    def _make(self, step: int) -> list[Batch]:
-        # Rank r takes rows r, r + world, ...: together the processes see what one would see.
-        first = step * self.config.batch_size
-        numbers = range(first + self.fabric.global_rank, first + self.config.batch_size,
-                        self.fabric.world_size)  # fmt: skip
-        parts = [numbers[i : i + self.rows] for i in range(0, len(numbers), self.rows)]
-        return [self._batch(part) for part in parts]
-
-    def _batch(self, numbers: Iterable[int]) -> Batch:
-        config, model = self.config, self.model
-        examples = [self.dataset[i % len(self.dataset)] for i in numbers]
-        draws = [np.random.default_rng([config.seed, 1, i]) for i in numbers]
-        fate = np.stack([rng.random(5) for rng in draws])  # [B, 5]: always drawn, so comparable
-        offsets = None
-        if config.spread_positions:
-            longest = round(model.config.trained_s * model.frame_rate)
-            room = [max(0, longest - _n_frames(model, e)) for e in examples]
-            offsets = torch.tensor(
-                [int(f * (r + 1)) for f, r in zip(fate[:, 2], room, strict=True)]
-            )
-        batch = make_batch(
-            model,
-            examples,
-            context_dropped=torch.from_numpy(fate[:, 0] < config.context_dropout),
-            text_dropped=torch.from_numpy(fate[:, 1] < config.text_dropout),
-            position_offset=offsets,
-        )
-        if config.history_dropout:
-            n_steps = batch.prefix.sequence.shape[2]
-            share = np.where(fate[:, 3] < config.history_dropout, fate[:, 4], 0.0)
-            hidden = np.stack([rng.random(n_steps) for rng in draws]) < share[:, None]
-            batch = hide_history(batch, torch.from_numpy(hidden), model.special_token_id)
-        if config.history_delay:
-            late = np.stack([rng.random(2) for rng in draws])  # drawn last: older runs stay as is
-            longest = max(1, round(config.longest_delay_s * model.frame_rate))
-            frames = 1 + (late[:, 1] * longest).astype(np.int64)
-            frames[late[:, 0] >= config.history_delay] = 0
-            batch = delay_history(batch, torch.from_numpy(frames), model.special_token_id)
-        return batch
-
-    def state(self) -> dict[str, Tensor]:
-        modules = checkpoint.pack("lm", self.model.lm.state_dict())
-        if self.auxiliary is not None:
-            modules |= checkpoint.pack("auxiliary", self.auxiliary.state_dict())
-        return modules | checkpoint.pack_optimizer("optimizer", self.optimizer)
-
-    def save(self, folder: Path) -> None:
-        if self.fabric.is_global_zero:
-            meta = {"step": self.step, "config": asdict(self.config), "log": self.log}
-            checkpoint.save_checkpoint(folder / CHECKPOINT, self.state(), meta)
-
-    def restore(self, path: Path) -> None:
-        tensors, meta = checkpoint.load_checkpoint(path)
-        if meta["config"]["seed"] != self.config.seed:
-            raise StageLiteError(
-                f"{path} was made with seed {meta['config']['seed']}, this run has "
-                f"{self.config.seed}; give the same seed or another checkpoint_dir"
-            )
-        try:
-            self.model.lm.load_state_dict(checkpoint.unpack("lm", tensors))
-            if self.auxiliary is not None:
-                self.auxiliary.load_state_dict(checkpoint.unpack("auxiliary", tensors))
-            checkpoint.unpack_optimizer("optimizer", tensors, self.optimizer)
-        except (RuntimeError, ValueError) as error:
-            raise StageLiteError(
-                f"{path} is of another model ({str(error).splitlines()[0]}); "
-                "give another checkpoint_dir"
-            ) from None
-        self.step, self.log = meta["step"], meta["log"]
-
-
-def _loop(training, folder, validation, progress, log_every, on_step) -> Run:
+def _loop(trainer: Trainer, folder, validation, progress, log_every, on_step) -> Run:
     """Steps, log rows, validations and checkpoints, until done or Ctrl-C."""
-    config, model, bar = training.config, training.model, _bar(progress, training)
+    config, model, bar = trainer.config, trainer.model, _bar(progress, trainer)
     model.lm.train()
-    interrupted, since, began = False, [], time.perf_counter()
+    interrupted, failed, since, began = False, True, [], time.perf_counter()
     try:
-        if training.step == 0 and validation:
-            _record(training, folder, {"step": 0} | _validate(training, validation))
-        while training.step < training.steps:
-            loss, per_codebook = training.train_step()
-            since.append([loss, *per_codebook])
-            bar(training.step, loss)
-            if on_step:
-                on_step(training.step, loss)
-            last = training.step == training.steps
-            validate = validation and (training.step % config.validate_every == 0 or last)
-            if training.step % log_every == 0 or validate or last:
-                means = np.mean(since, axis=0).round(4).tolist()
-                row = {"step": training.step, "loss": means[0], "loss_per_codebook": means[1:]}
-                row |= {"lr": training.learning_rate()}
-                row["seconds"] = round(time.perf_counter() - began, 2)
-                since = []
-                if validate:
-                    row |= _validate(training, validation)
-                _record(training, folder, row)
-            if folder is not None and (training.step % config.save_every == 0 or last):
-                training.save(folder)
+        with trainer.interrupts.listening():
+            if trainer.step == 0 and validation:
+                _record(trainer, folder, {"step": 0} | _validate(trainer, validation))
+            while trainer.step < trainer.steps:
+                loss, per_codebook = trainer.train_step()
+                since.append([loss, *per_codebook])
+                bar(trainer.step, loss)
+                if on_step:
+                    on_step(trainer.step, loss)
+                last = trainer.step == trainer.steps
+                if trainer.stopping and not last:
+                    raise KeyboardInterrupt
+                validate = validation and (trainer.step % config.validate_every == 0 or last)
+                if trainer.step % log_every == 0 or validate or last:
+                    means = np.mean(since, axis=0).round(4).tolist()
+                    row = {"step": trainer.step, "loss": means[0], "loss_per_codebook": means[1:]}
+                    row |= {"lr": trainer.learning_rate()}
+                    row["seconds"] = round(time.perf_counter() - began, 2)
+                    since = []
+                    if validate:
+                        row |= _validate(trainer, validation)
+                    _record(trainer, folder, row)
+                if folder is not None and (trainer.step % config.save_every == 0 or last):
+                    trainer.save(folder)
+        failed = False
     except KeyboardInterrupt:
-        interrupted = True
+        interrupted, failed = True, False
         if folder is not None:
-            training.save(folder)
+            trainer.save(folder)
         where = f"; run the same call to go on from {folder}" if folder else ""
-        print(f"stopped at step {training.step} of {training.steps}{where}")
+        if trainer.fabric.is_global_zero:
+            print(f"stopped at step {trainer.step} of {trainer.steps}{where}")
     finally:
-        training._pool.shutdown(wait=True, cancel_futures=True)
         bar(None, None)
+        trainer.close(failed)
         model.lm.eval()
-    return Run(model, training.step, training.log, interrupted)
+    return Run(model, trainer.step, trainer.log, interrupted, trainer.fabric.global_rank)
 
 
-def _validate(training: _Training, examples: Sequence[Example]) -> dict[str, float]:
-    training.model.lm.eval()
+def _validate(trainer: Trainer, examples: Sequence[Example]) -> dict[str, float]:
+    trainer.model.lm.eval()
     try:
-        losses = context_losses(training.model, list(examples), precision=training.config.precision)
+        with trainer.whole():
+            losses = context_losses(
+                trainer.model, list(examples), precision=trainer.config.precision
+            )
     finally:
-        training.model.lm.train()
+        trainer.model.lm.train()
     return {f"valid_{name}": round(value, 4) for name, value in losses.items()}
 
 
-def _record(training: _Training, folder: Path | None, row: dict[str, Any]) -> None:
-    training.log.append(row)
-    if folder is not None and training.fabric.is_global_zero:
+def _record(trainer: Trainer, folder: Path | None, row: dict[str, Any]) -> None:
+    trainer.log.append(row)
+    if folder is not None and trainer.fabric.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / LOG).open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(_line(row))
 
 
-def _bar(progress, training) -> Callable[[int | None, float | None], None]:
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _bar(progress, trainer: Trainer) -> Callable[[int | None, float | None], None]:
+    if not trainer.fabric.is_global_zero:
+        return lambda step, loss: None
     if callable(progress):
-        return lambda step, loss: None if step is None else progress(step, training.steps)
-    if not progress or not training.fabric.is_global_zero:
+        return lambda step, loss: None if step is None else progress(step, trainer.steps)
+    if not progress:
         return lambda step, loss: None
     from tqdm.auto import tqdm
 
-    bar = tqdm(total=training.steps, initial=training.step, desc="fine-tuning", unit="step")
+    bar = tqdm(total=trainer.steps, initial=trainer.step, desc="fine-tuning", unit="step")
 
     def show(step: int | None, loss: float | None) -> None:
         if step is None:
@@ -405,21 +264,6 @@ def _config(config: TrainingConfig | None, settings: dict[str, Any]) -> Training
     return TrainingConfig(**(values | settings))
 
 
-def _fabric(model: StageModel, config: TrainingConfig) -> Any:
-    from lightning_fabric import Fabric
-
-    device = model.device
-    fabric = Fabric(accelerator=device.type, devices=1, precision=config.precision)
-    fabric.launch()
-    return fabric
-
-
 def _has_context(dataset: Sequence[Example]) -> bool:
     examples = (dataset[i] for i in range(min(8, len(dataset))))
     return any(e.context is not None or e.context_codes is not None for e in examples)
-
-
-def _n_frames(model: StageModel, example: Example) -> int:
-    if example.target_codes is not None:
-        return example.target_codes.shape[-1]
-    return round(example.duration_s * model.frame_rate)

@@ -1,6 +1,7 @@
 """Weights of a module in a safetensors file: written whole or not at all, checked when read.
 
-No pickle is ever read. Half-precision files are loaded into the precision of the module (fp32).
+No pickle is ever read here. Half-precision files are loaded into the precision of the module
+(fp32). A module that has shapes and no memory yet (torch's meta device) takes the tensors over.
 """
 
 from __future__ import annotations
@@ -56,24 +57,49 @@ def load_weights(module: nn.Module, file: str | Path) -> None:
     except SafetensorError as error:
         raise StageLiteError(
             f"{file} is cut short or no safetensors file ({error}); copy it again; "
-            "pickled weights (.bin, .pt, .ckpt) are never read"
+            "pickled weights (.pt, .ckpt) are never read"
         ) from None
     own = module.state_dict()
+    _check_shapes(own, {name: value.shape for name, value in state.items()}, file)
+    empty = any(tensor.is_meta for tensor in own.values())
+    module.load_state_dict(
+        {name: value.to(own[name].dtype, copy=empty) for name, value in state.items()}, assign=empty
+    )
+
+
+def load_int8(lm: nn.Module, file: str | Path) -> None:
+    """Fill an empty LMModel (meta device) from such a file with int8 matrices, layer by layer.
+
+    The file is opened anew for each tensor, so that what was read leaves the memory again.
+
+    Raises:
+        StageLiteError: as `load_weights`.
+    """
+    from .held_weights import fill_int8
+    from .interop.tensor_file import TensorFile
+
+    file = Path(file)
+    tensors = TensorFile(file)
+    _check_shapes(lm.state_dict(), {name: tensors.shape(name) for name in tensors}, file)
+    del tensors
+    fill_int8(lm, lambda name: TensorFile(file)[name].clone())
+
+
+def _check_shapes(own: dict, shapes: dict, file: Path) -> None:
     for name, tensor in own.items():
-        if name not in state:
+        if name not in shapes:
             raise StageLiteError(
                 f"{file} has no tensor {name!r}; expected the {len(own)} tensors that config.json "
                 "describes; the two files do not belong together"
             )
-        if state[name].shape != tensor.shape:
+        if tuple(shapes[name]) != tuple(tensor.shape):
             raise StageLiteError(
-                f"{file}: {name} has shape {list(state[name].shape)}; expected "
+                f"{file}: {name} has shape {list(shapes[name])}; expected "
                 f"{list(tensor.shape)} from config.json; the two files do not belong together"
             )
-    unknown = sorted(set(state) - set(own))
+    unknown = sorted(set(shapes) - set(own))
     if unknown:
         raise StageLiteError(
             f"{file} has {len(unknown)} tensors that config.json does not describe, first "
             f"{unknown[0]!r}; the two files do not belong together"
         )
-    module.load_state_dict({name: value.to(own[name].dtype) for name, value in state.items()})

@@ -17,13 +17,34 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import atexit  # noqa: E402
+import shutil  # noqa: E402
+import tempfile  # noqa: E402
+
+# Beats that tests track are kept for this run alone, away from the reader's own.
+os.environ["STAGE_LITE_CACHE"] = tempfile.mkdtemp(prefix="stage-lite-tests-")
+atexit.register(shutil.rmtree, os.environ["STAGE_LITE_CACHE"], ignore_errors=True)
+
+import importlib.util  # noqa: E402
+import sys  # noqa: E402
+
 import jaxtyping  # noqa: E402
+
+# `stage_widgets` is the folder widgets/: a checkout that is not installed finds it too.
+if importlib.util.find_spec("stage_widgets") is None:
+    folder = Path(__file__).parents[1] / "widgets"
+    spec = importlib.util.spec_from_file_location(
+        "stage_widgets", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    sys.modules["stage_widgets"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["stage_widgets"])
 
 # Every shape in a signature of stage_lite is checked when the function is called in a test.
 jaxtyping.install_import_hook("stage_lite", "shapecheck.check")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from browser import chromium, lab, lab_server, page  # noqa: E402, F401
 
 torch.set_num_threads(1)
 

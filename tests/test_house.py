@@ -156,7 +156,14 @@ def test_source_rules(file):
     assert file.name != "utils.py"
     assert ast.get_docstring(ast.parse(text)), "no docstring at the top"
     names = imports(file)
-    assert not names & {"pickle", "cloudpickle", "joblib"} and "torch.load" not in text, "no pickle"
+    if file.name == "torch_file.py":  # audiocraft's files: tensors and plain values only
+        assert names & {"pickle"} and text.count("UnpicklingError  # the name of an error") == 1
+        assert re.findall(r"torch\.load\(.*\)", text) == [
+            'torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)'
+        ]
+    else:
+        assert not names & {"pickle", "cloudpickle", "joblib"}, "no pickle"
+        assert "torch.load" not in text, "no pickle"
     if file.name != "upstream.py":
         assert "audiocraft" not in {n.partition(".")[0] for n in names}, "only upstream.py may"
     for widgets in ("ipywidgets", "anywidget", "stage_widgets"):

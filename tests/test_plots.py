@@ -63,10 +63,65 @@ def test_lock_bars():
     assert picture(figure).std() > 0.01
 
 
+def test_attention_map_says_how_much_is_aligned():
+    frames = torch.eye(100) * 0.5
+    figure = plots.attention_map(frames, 50.0, BEATS, DOWNBEATS)
+    assert figure.alt == (
+        "Attention map from 2.0 s of target to 2.0 s of context, with 3 beats. A step gives the "
+        "context 50% of its attention; 100% of that lies within 0.1 s of the target's own time, "
+        "by chance 11%."
+    )
+    assert picture(figure).std() > 0.01
+    short = plots.attention_map(torch.full((30, 20), 0.01), 50.0, top=0.5)
+    assert "0.6 s of target to 0.4 s of context" in short.alt
+    assert "20% of its attention" in short.alt
+
+
+def test_head_map_names_the_highest():
+    values = torch.tensor([[0.1, 0.9, torch.nan], [0.5, 0.2, 0.0]])
+    figure = plots.head_map(values, "share on the diagonal")
+    assert figure.alt == (
+        "Share on the diagonal of 2 layers of 3 heads. Highest: layer 0 head 1 0.90, layer 1 "
+        "head 0 0.50, layer 1 head 1 0.20."
+    )
+    assert picture(figure).std() > 0.01
+    assert plots.head_map(torch.full((1, 1), torch.nan), "x").alt.endswith("Highest: none.")
+
+
+def test_lag_profiles_name_the_peak():
+    profile = torch.ones(201)
+    profile[120] = 8.0
+    figure = plots.lag_profiles(
+        range(-100, 101), {"head": profile, "dead": profile * torch.nan}, 50.0, beat_s=0.5
+    )
+    assert figure.alt == (
+        "Attention by lag. head: highest at +0.40 s, 8.0 times chance; dead: nothing."
+    )
+    assert picture(figure).std() > 0.01
+
+
+def test_head_effects_say_what_is_kept():
+    import pandas as pd
+
+    table = pd.DataFrame(
+        {"gap": [0.8, 0.2, 0.0], "low": [0.6, 0.1, 0.0], "high": [1.0, 0.3, 0.0],
+         "kept": [1.0, 0.25, 0.0]},
+        index=["nothing cut", "two", "all heads cut"],
+    )  # fmt: skip
+    figure = plots.head_effects(table)
+    assert figure.alt == (
+        "What the context is worth: nothing cut 0.80, 100% kept; two 0.20, 25% kept; "
+        "all heads cut 0.00, 0% kept."
+    )
+    assert picture(figure).std() > 0.01
+
+
 @pytest.mark.parametrize(
     "draw",
     [lambda: plots.waveforms({}, 8000), lambda: plots.beat_positions({}, BEATS),
-     lambda: plots.lock_bars({})],
+     lambda: plots.lock_bars({}), lambda: plots.attention_map(torch.zeros(0, 5), 50.0),
+     lambda: plots.head_map(torch.zeros(0, 4), "x"), lambda: plots.lag_profiles([], {}, 50.0),
+     lambda: plots.head_effects([])],
 )  # fmt: skip
 def test_nothing_to_draw_is_said(draw):
     with pytest.raises(StageLiteError, match="got nothing to draw; expected at least one"):

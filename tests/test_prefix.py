@@ -274,7 +274,7 @@ def test_the_new_row_learns_and_reads_as_audiocraft_reads_it():
             r"context_codes\[1, 0, 0\] is .*expected codes in \[0, 15\]",
         ),
         (codes(2, N_Q, 3) - CARD, {}, r"context_codes\[0, 0, 0\] is -"),
-        (codes(2, N_Q, 9), {"anchor_frames": 8}, "context of row 0 has 9 frames: expected at most"),
+        (codes(2, N_Q, 9), {"anchor_frames": -3}, r"anchor_frames is -3: expected -1 \(aligned\)"),
     ],
 )
 def test_bad_contexts_are_named(context, options, message, unchecked_types):

@@ -10,15 +10,19 @@ import torch
 from conftest import TINY_CARD, make_tiny_model
 
 from stage_lite.batch import make_batch
+from stage_lite.context_encoder import ContextEncoder
 from stage_lite.examples import Example
 from stage_lite.model import load
 from stage_lite.shards import ShardWriter
 from stage_lite.text import encode_text
+from stage_lite.weights import save_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pretraining"))
 
+import attach_encoder
 import train_lm
 from beat_head import N_PHASES, UNKNOWN, BeatHead, beat_labels
+from train_context_encoder import WIDTH, lay_out, right, root_labels
 from train_lm import Blend, Stage
 from vocabulary import add_words
 
@@ -35,27 +39,70 @@ def shards(folder: Path, n_songs: int = 12) -> Path:
             }
             split = ("train", "train", "valid", "test")[i % 4]
             meta = {"id": f"song{i}", "split": split, "family": "rock", "bpm": 120.0}
-            writer.add(meta | {"beats": list(np.arange(0, 4, 0.5))}, streams)
+            beats = {"beats": list(np.arange(0, 4, 0.5)), "downbeats": [0.0, 2.0]}
+            writer.add(meta | beats, streams)
     return folder
 
 
-@pytest.mark.parametrize("what", ["nano", "follow"])
+@pytest.mark.parametrize("what", ["nano", "follow", "hear", "stage"])
 def test_a_run_of_a_recipe_resumes_and_leaves_a_model(what, tmp_path, monkeypatch, capsys):
     tokens = shards(tmp_path / "tokens")
     settings = {"learning_rate": 1e-3}
     stages = [Stage(2, 1.0, 4, train_lm.MUSIC, settings, clicks=0.5),
               Stage(3, 2.0, 2, train_lm.MUSIC, settings, context_s=(1.0, 2.0))]  # fmt: skip
     monkeypatch.setitem(train_lm.STAGES, what, stages)
-    make_tiny_model(context_token=False).save(tmp_path / "base")
+    make_tiny_model(context_token=what == "hear").save(tmp_path / "base")
     command = ["train_lm.py", what, "--tokens", tokens, "--start", tmp_path / "base"]
+    if what == "hear":
+        encoder = ContextEncoder(4, TINY_CARD, load(tmp_path / "base").config.lm.dim, WIDTH)
+        save_weights(encoder, tmp_path / "encoder.safetensors")
+        monkeypatch.setattr(attach_encoder, "WINDOW_S", 2.0)
+        command += ["--encoder", tmp_path / "encoder.safetensors"]
     for _ in range(2):  # the second finds all steps done
         out = tmp_path / "nano"
         monkeypatch.setattr(sys, "argv", [str(x) for x in [*command, "--out", out]])
         train_lm.main()
     model = load(out / "model")
-    assert model.config.anchor_frames == -1 and "click" in model.config.lm.vocabulary
+    assert model.config.anchor_frames == (None if what == "stage" else -1)
+    assert "click" in model.config.lm.vocabulary
+    if what == "hear":  # its way into the model is trained, the rest stays
+        trained = model.lm.context_encoder
+        assert model.config.lm.context_encoder == WIDTH
+        assert torch.equal(trained.blocks[0].taps.weight, encoder.blocks[0].taps.weight)
+        assert trained.of_features.weight.abs().sum() > 0
     assert model.lm.emb[0].weight.shape[0] == TINY_CARD + 2
     assert len((out / "log.jsonl").read_text().splitlines()) == 2  # the end of each stage
+
+
+def test_the_stages_move_the_target_from_aligned_to_its_own_place():
+    anchors = [stage.anchor for stage in train_lm.STAGES["stage"]]
+    assert anchors[0] == 8 and anchors[-2:] == [400, None] and sorted(anchors[:-1]) == anchors[:-1]
+    ends = [stage.until for stage in train_lm.STAGES["stage"]]
+    assert sorted(ends) == ends
+
+
+def test_roots_of_chords():
+    chords = [[1.0, "Eb7"], [2.0, "F#m"], [3.0, "C"], [3.5, "Cb"]]
+    found = root_labels(chords, np.array([0.5, 1.0, 1.9, 2.5, 3.2, 9.0]))
+    assert found.tolist() == [UNKNOWN, 3, 3, 6, 0, 11]
+    assert (root_labels([], np.arange(3)) == UNKNOWN).all()
+
+
+def test_contexts_are_laid_out_with_beats_and_roots():
+    model = make_tiny_model()
+    codes = torch.randint(0, TINY_CARD, (4, 60))
+    one = replace(window(np.arange(0.1, 2, 0.5), [0.1]), start_s=1.0, target_codes=codes)
+    rows = [replace(one, context_codes=codes), replace(one, context_codes=codes[:, :20]),
+            replace(one, context_codes=codes, condition="click")]  # fmt: skip
+    sequence, context, labels = lay_out(model, rows, {"a": [[0.0, "D"], [1.5, "A"]]})
+    assert context.sum(1).tolist() == [62, 22, 62]
+    for b, first in enumerate((1, 41, 1)):
+        at = labels[b, 0, first + 5]  # 0.1 s: a beat
+        assert at == 0 and torch.equal(sequence[b, 0, first : first + 20], codes[0, :20])
+    assert labels[0, 1, 1] == 2 and labels[0, 1, 40] == 9 and (labels[2, 1] == UNKNOWN).all()
+    logits = torch.nn.functional.one_hot((labels[:, 0].clamp(min=0) + 1) % N_PHASES, N_PHASES)
+    assert torch.equal(right(logits, labels[:, 0], 1), torch.ones(3))
+    assert torch.equal(right(logits, labels[:, 0], 0), torch.zeros(3))
 
 
 def window(beats, downbeats) -> Example:

@@ -36,10 +36,16 @@ class BeatThis:
     file: Path
 
     def __call__(self, wav: Float[Tensor, "1 L"], sample_rate: int) -> Float[ndarray, "n"]:
+        return self.beats_and_downbeats(wav, sample_rate)[0]
+
+    def beats_and_downbeats(
+        self, wav: Float[Tensor, "1 L"], sample_rate: int
+    ) -> tuple[Float[ndarray, "n"], Float[ndarray, "m"]]:
+        """It hears bars, too; each in seconds."""
         if wav.shape[-1] < SHORTEST_S * sample_rate:
-            return np.zeros(0)
-        beats, _ = _load(self.file)(wav[0].numpy(), sample_rate)  # and downbeats
-        return np.asarray(beats, dtype=np.float64)
+            return np.zeros(0), np.zeros(0)
+        beats, downbeats = _load(self.file)(wav[0].numpy(), sample_rate)
+        return np.asarray(beats, dtype=np.float64), np.asarray(downbeats, dtype=np.float64)
 
 
 def beat_this(checkpoint: str | Path = "final0") -> BeatThis:

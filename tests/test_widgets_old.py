@@ -1,0 +1,59 @@
+"""The oldest ipywidgets and anywidget that are taken, Colab's: made, shown, changed, closed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OLD = ["ipywidgets==7.7.1", "anywidget==0.9.21", "ipython_genutils==0.2.0"]
+CODE = """
+import importlib.util, sys
+folder = sys.argv[1]
+spec = importlib.util.spec_from_file_location(
+    "stage_widgets", folder + "/__init__.py", submodule_search_locations=[folder])
+stage_widgets = sys.modules["stage_widgets"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stage_widgets)
+
+import anywidget, ipywidgets, numpy as np, torch
+from IPython.core.interactiveshell import InteractiveShell
+assert (ipywidgets.__version__, anywidget.__version__) == ("7.7.1", "0.9.21")
+
+def shown(widget):
+    data, _ = InteractiveShell.instance().display_formatter.format(widget)
+    assert set(data) == {"text/plain", "text/html", "application/vnd.jupyter.widget-view+json"}
+    assert data["text/plain"] == repr(widget) and " at 0x" not in repr(widget)
+
+beats = np.arange(0, 1, 0.25)
+mixer = stage_widgets.StemMixer({"a": torch.ones(1, 8000) / 2}, 8000, beats=beats, downbeats=beats)
+shown(mixer)
+mixer.set_state({"mute": ["a"], "_pcm": b""})
+assert mixer.mute == ["a"] and len(mixer.get_state(["_pcm"])["_pcm"]) == 16000
+mixer._handle_custom_msg({"kind": "audio_please", "base64": True}, [])
+mixer.close()
+
+pad = stage_widgets.MetronomePad(generate=lambda context: (context, 32000))
+shown(pad)
+pad._handle_custom_msg({"kind": "generate"}, [])
+assert pad.wait(60) and pad.message == "" and pad.result[0].shape == (1, 256000)
+pad.close()
+print("all is well")
+"""
+
+
+@pytest.mark.slow
+def test_ipywidgets_7_and_anywidget_0_9(tmp_path):
+    folder = ROOT / ".pytest_cache" / "old_widgets"
+    if not (folder / "anywidget").is_dir():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]
+        done = subprocess.run([*pip, *OLD], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"pip could not fetch {', '.join(OLD)}")
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(ROOT / "widgets")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "all is well", done.stderr

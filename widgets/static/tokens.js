@@ -1,0 +1,435 @@
+import { frame, h } from "./frame.js";
+import { loadClips } from "./clips.js";
+import { Engine } from "./engine.js";
+import { Cells, windowOf, lostDb } from "./token_cells.js";
+import { fit, clock } from "./wave.js";
+import { cividis } from "./palette.js";
+import { toFloats } from "./bytes.js";
+
+const ROW = 26, HEAD = 18; // pixels of a codebook's row and of the line above the rows
+const ORANGE = "#E69F00", GREEN = "#009E73";
+
+async function build(ui) {
+  const clips = await loadClips(ui.model);
+  if (ui.gone) return;
+  ui.grid = new Grid(ui, clips);
+  ui.grid.lay();
+}
+
+class Grid {
+  constructor(ui, clips) {
+    this.ui = ui;
+    this.cells = new Cells(ui.get("_tokens"), ui.get("_sizes"));
+    this.sounds = new Map(clips); // codebooks as "0,1" -> clip
+    const whole = clips.get(this.all().join(","));
+    this.rate = ui.get("_rate");
+    this.duration = whole ? whole.length / whole.rate : 0;
+    if (whole) this.sounds.set("", { channels: [new Float32Array(whole.length)], length: whole.length, rate: whole.rate });
+    this.wide = 32;
+    this.view = [0, 1];
+    this.engine = whole && new Engine({
+      tracks: this.tracks(), duration: this.duration, rate: this.rate, onEnd: () => this.stopped(),
+    });
+  }
+
+  all() {
+    return Array.from({ length: this.cells.k }, (_, k) => k);
+  }
+
+  tracks() {
+    const names = [...this.sounds.keys()];
+    const version = Math.max(0, names.indexOf(this.heard ?? this.all().join(",")));
+    return [{ name: "target", version, versions: names.map((name) => ({ name, clip: this.sounds.get(name) })) }];
+  }
+
+  // --- layout --------------------------------------------------------------------------------
+
+  lay() {
+    const { ui, cells } = this;
+    const button = (text, label, fn) => h("button", { type: "button", "aria-label": label, title: label, onclick: fn }, text);
+    this.back = button("◀", "One step of the delay back", () => this.move(-1));
+    this.on = button("▶", "One step of the delay on", () => this.move(1));
+    this.delayText = h("span", { class: "stage-delay" });
+    this.stage = h("span", { class: "stage-soft" });
+    const masks = [["attention", "attention mask"], ["loss", "loss mask"]].map(([name, text]) => {
+      const node = h("button", { type: "button", onclick: () => this.flipMask(name) }, text);
+      return [name, node];
+    });
+    this.maskButtons = new Map(masks);
+    this.zoom = h("input", {
+      type: "range", min: "0", max: "100", value: "0", "aria-label": "Columns in the window", oninput: () => {
+        const all = cells.columns(this.delay()), near = Math.min(12, all);
+        this.look(this.middle(), near * (all / near) ** (1 - this.zoom.value / 100));
+      },
+    });
+    ui.body.append(
+      h("div", { class: "stage-bar" }, h("span", {}, "Delay"), this.back, this.delayText, this.on, this.stage),
+      h("div", { class: "stage-bar" }, ...masks.map(([, node]) => node), h("label", {}, "zoom", this.zoom), this.legend()),
+    );
+    this.canvas = h("canvas", { class: "stage-cells", role: "img", style: `height:${HEAD + ROW * cells.k + 2}px` });
+    this.overview = h("canvas", { class: "stage-overview", role: "img", "aria-label": "The whole sequence; the frame is the window above" });
+    this.head = h("div", { class: "stage-head", "aria-hidden": "true" });
+    this.readout = h("p", { class: "stage-readout" });
+    ui.body.append(h("div", { class: "stage-tokens" }, this.canvas, this.overview, this.head), this.readout);
+    if (this.engine) this.layPlayer();
+    this.listen();
+    for (const name of ["delay", "masks", "cursor"]) ui.watch(name, () => this.changed());
+    const [k, column] = ui.get("cursor");
+    this.look(cells.column(k, column - k - 1, this.delay()), this.wide);
+    const seen = new ResizeObserver(() => this.redraw());
+    seen.observe(this.canvas);
+    ui.theme(() => this.redraw());
+    ui.end(() => {
+      seen.disconnect();
+      cancelAnimationFrame(this.ticking);
+      this.engine?.close();
+    });
+  }
+
+  layPlayer() {
+    const { ui } = this;
+    this.playButton = h("button", { type: "button", onclick: () => this.toggle() }, "Play");
+    this.bookButtons = this.all().map((k) => h("button", {
+      type: "button", onclick: () => this.flipBook(k), title: `Codebook ${k} on or off`,
+    }, `codebook ${k}`));
+    this.time = h("span", { class: "stage-time" }, `${clock(0)} / ${clock(this.duration)}`);
+    this.lost = h("span", { class: "stage-soft" });
+    ui.body.append(h("div", { class: "stage-bar" }, this.playButton, ...this.bookButtons, this.time), this.lost);
+    ui.hear("decoded", (content, buffers) => this.arrived(content.codebooks.join(","), buffers?.[0]));
+    ui.watch("codebooks", () => this.hear());
+  }
+
+  legend() {
+    const item = (style, text) => h("span", { class: "stage-key" }, h("i", { style, "aria-hidden": "true" }), text);
+    const [low, high] = [0.1, 0.9].map((x) => `rgb(${cividis(x)})`);
+    return h("span", { class: "stage-legend" },
+      item(`background:linear-gradient(90deg,${low},${high})`, `code 0 to ${this.cells.card - 1}`),
+      item("background:repeating-linear-gradient(45deg,#999 0 2px,transparent 2px 5px)", "special"),
+      item(`background:${ORANGE}`, "context token"));
+  }
+
+  listen() {
+    const { canvas, overview } = this;
+    canvas.addEventListener("pointermove", (event) => {
+      const place = this.placeAt(event);
+      this.readout.textContent = place ? this.cells.describe(...place, this.delay()) : this.told;
+    });
+    canvas.addEventListener("pointerleave", () => { this.readout.textContent = this.told; });
+    canvas.addEventListener("click", (event) => {
+      const place = this.placeAt(event);
+      if (place) this.choose(...place);
+    });
+    const drag = (event) => {
+      const all = this.cells.columns(this.delay());
+      const box = overview.getBoundingClientRect();
+      this.look(((event.clientX - box.left) / box.width) * all, this.wide);
+    };
+    overview.addEventListener("pointerdown", (event) => {
+      overview.setPointerCapture?.(event.pointerId);
+      overview.addEventListener("pointermove", drag);
+      drag(event);
+    });
+    for (const end of ["pointerup", "pointercancel"])
+      overview.addEventListener(end, () => overview.removeEventListener("pointermove", drag));
+  }
+
+  placeAt(event) {
+    const box = this.canvas.getBoundingClientRect(), [from, to] = this.view;
+    const k = Math.floor((event.clientY - box.top - HEAD) / ROW);
+    const column = from + Math.floor(((event.clientX - box.left) / box.width) * (to - from));
+    return k >= 0 && k < this.cells.k && column >= from && column < to ? [k, column] : null;
+  }
+
+  // --- state ---------------------------------------------------------------------------------
+
+  delay() {
+    return this.ui.get("delay");
+  }
+
+  // The cursor is kept as a step of the whole delay; here as the column that is shown.
+  cursor() {
+    const [k, step] = this.ui.get("cursor");
+    const frame = step - k - 1, { cells } = this, delay = this.delay();
+    return [k, Math.max(0, Math.min(cells.columns(delay) - 1, cells.column(k, frame, delay)))];
+  }
+
+  choose(k, column) {
+    const { cells } = this, delay = this.delay();
+    k = Math.max(0, Math.min(cells.k - 1, k));
+    column = Math.max(0, Math.min(cells.columns(delay) - 1, column));
+    const step = Math.max(0, Math.min(cells.s - 1, cells.frame(k, column, delay) + k + 1));
+    this.ui.set({ cursor: [k, step] });
+    this.ui.say(cells.describe(...this.cursor(), delay));
+    const [from, to] = this.view, at = this.cursor()[1];
+    if (at < from || at >= to) this.look(at, this.wide);
+  }
+
+  step(rows, columns) {
+    const [k, column] = this.cursor();
+    this.choose(k + rows, column + columns);
+  }
+
+  move(by) {
+    const delay = Math.max(0, Math.min(this.cells.k, this.delay() + by));
+    this.ui.set({ delay });
+    this.ui.say(this.cells.stage(delay));
+  }
+
+  flipMask(name) {
+    const now = this.ui.get("masks");
+    this.ui.set({ masks: (now.includes(name) ? now.filter((n) => n !== name) : [...now, name]).sort() });
+  }
+
+  flipBook(k) {
+    if (!this.engine || k >= this.cells.k) return;
+    const now = this.ui.get("codebooks");
+    this.ui.set({ codebooks: (now.includes(k) ? now.filter((n) => n !== k) : [...now, k]).sort((a, b) => a - b) });
+  }
+
+  changed() {
+    const { cells } = this, delay = this.delay(), masks = this.ui.get("masks");
+    this.delayText.textContent = `${delay} of ${cells.k}`;
+    this.stage.textContent = cells.stage(delay);
+    this.back.disabled = delay === 0;
+    this.on.disabled = delay === cells.k;
+    for (const [name, node] of this.maskButtons) node.setAttribute("aria-pressed", masks.includes(name));
+    this.told = cells.describe(...this.cursor(), delay);
+    this.readout.textContent = this.told;
+    this.canvas.setAttribute("aria-label", `Tokens, ${cells.k} codebooks by ${cells.columns(delay)} columns. Chosen: ${this.told}`);
+    this.look(this.middle(), this.wide);
+  }
+
+  middle() {
+    return (this.view[0] + this.view[1]) / 2;
+  }
+
+  look(column, wide) {
+    const all = this.cells.columns(this.delay());
+    this.wide = Math.max(Math.min(12, all), Math.min(all, wide));
+    this.view = windowOf(column, this.wide, all);
+    this.redraw();
+  }
+
+  // --- sound ---------------------------------------------------------------------------------
+
+  hear() {
+    const chosen = this.ui.get("codebooks"), name = chosen.join(",");
+    this.bookButtons.forEach((node, k) => node.setAttribute("aria-pressed", chosen.includes(k)));
+    this.redraw();
+    if (!this.sounds.has(name)) {
+      this.lost.textContent = "Python decodes these codebooks …";
+      this.ui.send("decode", { codebooks: chosen });
+      clearTimeout(this.waiting);
+      this.waiting = setTimeout(() => this.ui.gone || this.ui.say(
+        "Python has not answered yet: it may be busy. The first codebooks, without a gap, are heard at once."), 8000);
+      return;
+    }
+    clearTimeout(this.waiting);
+    this.heard = name;
+    const version = [...this.sounds.keys()].indexOf(name);
+    if (this.engine.tracks[0].versions[version]?.name === name) this.engine.setVersion(0, version);
+    else this.engine.setTracks(this.tracks());
+    const whole = this.sounds.get(this.all().join(",")).channels[0];
+    const db = lostDb(whole, this.sounds.get(name).channels[0]);
+    const off = this.all().filter((k) => !chosen.includes(k));
+    this.lost.textContent = !off.length ? "All codebooks are heard."
+      : !chosen.length ? "All are off: silence."
+      : `Off: codebook ${off.join(", ")}. What is lost has ${db.toFixed(1)} dB of the whole sound's energy.`;
+  }
+
+  arrived(name, buffer) {
+    const whole = this.sounds.get(this.all().join(","));
+    const samples = new Float32Array(whole.length);
+    samples.set(toFloats(buffer, 0, Math.floor(buffer.byteLength / 2)).subarray(0, whole.length));
+    this.sounds.set(name, { channels: [samples], length: whole.length, rate: whole.rate });
+    if (this.ui.get("codebooks").join(",") === name) {
+      this.ui.say("");
+      this.hear();
+    }
+  }
+
+  toggle() {
+    if (!this.engine) return;
+    if (this.engine.playing) {
+      this.engine.pause();
+      return this.stopped();
+    }
+    this.engine.play();
+    this.playButton.textContent = "Pause";
+    this.ui.set({ playing: true });
+    this.tick();
+  }
+
+  stopped() {
+    this.playButton.textContent = "Play";
+    this.ui.set({ playing: false });
+    this.place();
+  }
+
+  // Play from the chosen frame of the target.
+  fromCursor() {
+    if (!this.engine) return;
+    const [k, column] = this.cursor();
+    const at = (this.cells.frame(k, column, this.delay()) - this.cells.width) / this.cells.frame_rate;
+    this.engine.seek(Math.max(0, at));
+    if (!this.engine.playing) this.toggle();
+  }
+
+  tick() {
+    cancelAnimationFrame(this.ticking);
+    if (this.ui.gone || !this.engine.playing) return;
+    this.place(true);
+    this.ticking = requestAnimationFrame(() => this.tick());
+  }
+
+  place(follow = false) {
+    if (!this.engine) return;
+    const at = this.engine.position(), delay = this.delay();
+    const column = this.cells.column(0, this.cells.width + at * this.cells.frame_rate, delay);
+    if (follow && (column < this.view[0] || column >= this.view[1])) this.look(column + this.wide / 2 - 1, this.wide);
+    const [from, to] = this.view, inside = column >= from && column <= to && at > 0;
+    this.head.style.display = inside ? "block" : "none";
+    this.head.style.transform = `translateX(${((column - from) / (to - from)) * this.canvas.clientWidth}px)`;
+    this.time.textContent = `${clock(at)} / ${clock(this.duration)}`;
+  }
+
+  // --- drawing -------------------------------------------------------------------------------
+
+  redraw() {
+    if (this.drawing || this.ui.gone) return;
+    this.drawing = requestAnimationFrame(() => {
+      this.drawing = 0;
+      const all = this.cells.columns(this.delay()), near = Math.min(12, all);
+      this.zoom.value = all > near ? 100 * (1 - Math.log(this.wide / near) / Math.log(all / near)) : 0;
+      this.drawCells();
+      this.drawOverview();
+      this.place();
+    });
+  }
+
+  colour(cell) {
+    return cell.kind === "token" ? ORANGE : `rgb(${cividis(cell.id / (this.cells.card - 1))})`;
+  }
+
+  drawCells() {
+    const { cells, view: [from, to] } = this, delay = this.delay();
+    const { paint, width } = fit(this.canvas), style = getComputedStyle(this.ui.root);
+    const wide = width / (to - from), masks = this.ui.get("masks"), heard = this.engine ? this.ui.get("codebooks") : this.all();
+    const x = (column) => (column - from) * wide, gap = wide > 5 ? 1 : 0;
+    paint.font = "11px system-ui, sans-serif";
+    paint.textBaseline = "middle";
+    for (let k = 0; k < cells.k; k++) {
+      for (let column = from; column < to; column++) {
+        const cell = cells.at(k, column, delay), top = HEAD + k * ROW;
+        paint.globalAlpha = heard.includes(k) || cell.kind !== "code" ? 1 : 0.25;
+        if (masks.includes("attention") && cell.masked) paint.globalAlpha *= 0.35;
+        if (cell.kind === "special") this.hatch(paint, x(column), top, wide - gap, ROW - 3, style.color);
+        else {
+          paint.fillStyle = this.colour(cell);
+          paint.fillRect(x(column), top, Math.max(1, wide - gap), ROW - 3);
+        }
+        if (wide >= 22 && cell.kind !== "special") {
+          const bright = cell.kind === "token" || cell.id > 0.55 * cells.card;
+          paint.fillStyle = bright ? "#000" : "#fff";
+          paint.textAlign = "center";
+          paint.fillText(cell.kind === "token" ? "C" : cell.id, x(column) + (wide - gap) / 2, top + ROW / 2 - 1);
+        }
+        paint.globalAlpha = 1;
+        if (masks.includes("loss") && cell.loss) {
+          paint.fillStyle = GREEN;
+          paint.fillRect(x(column), top + ROW - 7, Math.max(1, wide - gap), 4);
+        }
+      }
+    }
+    if (masks.includes("attention") && delay === cells.k) {
+      paint.fillStyle = "#D55E00";
+      for (let column = from; column < to; column++)
+        if (!cells.attention[column]) paint.fillRect(x(column), HEAD - 4, Math.max(1, wide), 3);
+    }
+    this.drawParts(paint, x, width, style);
+    const [k, column] = this.cursor();
+    if (column >= from && column < to) {
+      paint.strokeStyle = style.color;
+      paint.lineWidth = 2;
+      paint.strokeRect(x(column), HEAD + k * ROW - 1, Math.max(3, wide - gap), ROW - 1);
+    }
+  }
+
+  drawParts(paint, x, width, style) {
+    paint.textAlign = "left";
+    for (const [start, end, name] of this.cells.parts(this.delay())) {
+      const left = Math.max(0, x(start)), right = Math.min(width, x(end));
+      if (right <= left) continue;
+      paint.fillStyle = name === "token" ? ORANGE : style.color;
+      paint.fillRect(left, 0, 1, HEAD - 5);
+      const text = name === "token" ? "C" : name;
+      if (right - left > paint.measureText(text).width + 5) paint.fillText(text, left + 4, 7);
+    }
+  }
+
+  hatch(paint, x, y, w, h, colour) {
+    paint.save();
+    paint.globalAlpha *= 0.45;
+    paint.fillStyle = colour;
+    paint.fillRect(x, y + h / 2, Math.max(1, w), 1);
+    if (w > 8) {
+      paint.beginPath();
+      paint.arc(x + w / 2, y + h / 2, 2.5, 0, 7);
+      paint.fill();
+    }
+    paint.restore();
+  }
+
+  drawOverview() {
+    const { cells } = this, delay = this.delay(), all = cells.columns(delay);
+    const { paint, width, height } = fit(this.overview), row = (height - 4) / cells.k, heard = this.ui.get("codebooks");
+    const pixels = Math.floor(width);
+    for (let k = 0; k < cells.k; k++) {
+      paint.globalAlpha = heard.includes(k) || !this.engine ? 1 : 0.25;
+      for (let x = 0; x < pixels; x++) {
+        const first = Math.floor((x / pixels) * all), last = Math.max(first + 1, Math.floor(((x + 1) / pixels) * all));
+        let cell = cells.at(k, first, delay);
+        for (let c = first + 1; c < last && cell.kind !== "token"; c++) cell = cells.at(k, c, delay);
+        if (cell.kind === "special") continue;
+        paint.fillStyle = this.colour(cell);
+        paint.fillRect(x, 2 + k * row, cell.kind === "token" ? 3 : 1, row - 1);
+      }
+    }
+    paint.globalAlpha = 1;
+    paint.strokeStyle = getComputedStyle(this.ui.root).color;
+    paint.lineWidth = 2;
+    const [from, to] = this.view;
+    paint.strokeRect((from / all) * width + 1, 1, ((to - from) / all) * width - 2, height - 2);
+  }
+}
+
+export default {
+  render(context) {
+    const state = {};
+    const grid = () => state.ui?.grid;
+    const act = (fn) => (event) => grid() && fn(grid(), event);
+    const digits = Array.from({ length: 10 }, (_, k) => String(k)).join(" or ");
+    return frame(context, {
+      keys: [
+        ["ArrowLeft", "one column back", act((g) => g.step(0, -1))],
+        ["ArrowRight", "one column on", act((g) => g.step(0, 1))],
+        ["ArrowUp", "codebook above", act((g) => g.step(-1, 0))],
+        ["ArrowDown", "codebook below", act((g) => g.step(1, 0))],
+        ["Home", "first column", act((g) => g.choose(g.cursor()[0], 0))],
+        ["End", "last column", act((g) => g.choose(g.cursor()[0], g.cells.s))],
+        ["c", "to the context token", act((g) => g.choose(0, g.cells.column(0, g.cells.width - 1, g.delay())))],
+        ["[ or ]", "one step of the delay back or on", act((g, e) => g.move(e.key === "[" ? -1 : 1))],
+        ["a", "attention mask", act((g) => g.flipMask("attention"))],
+        ["l", "loss mask", act((g) => g.flipMask("loss"))],
+        ["+ or -", "fewer or more columns", act((g, e) => g.look(g.cursor()[1], g.wide * (e.key === "+" ? 0.6 : 1.7)))],
+        ["Space", "play or pause", act((g) => g.toggle())],
+        ["p", "play from the chosen frame", act((g) => g.fromCursor())],
+        [digits, "codebook on or off", act((g, e) => g.flipBook(Number(e.key)))],
+      ],
+      build: (ui) => {
+        state.ui = ui;
+        return build(ui);
+      },
+    });
+  },
+};
