@@ -14,7 +14,7 @@ RUN   := $(BIN)/python
 STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)
 
-NOTEBOOKS  := $(wildcard notebooks/*.ipynb)
+NOTEBOOKS  := $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb)
 NBVAL_ARGS := --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
               --nbval-sanitize-with tests/nbval_sanitize.cfg
 

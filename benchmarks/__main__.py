@@ -8,25 +8,29 @@ import sys
 from pathlib import Path
 
 import stage_lite as sl
-from benchmarks import generation, startup, training
+from benchmarks import generation, musicgen_small, precision, startup, training
 from benchmarks.side_by_side import Row, machine, table
 from stage_lite.shipped import shipped_models
 
 PARTS = ("startup", "generation", "training")
+ASKED = ("musicgen_small", "precision")  # minutes each, so only when they are named
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)} (default: all)")
+    parser.add_argument(
+        "parts", nargs="*", help=f"{', '.join(PARTS)} (these three if none), {', '.join(ASKED)}"
+    )
     parser.add_argument("--model", default="nano", help="name or folder (default: nano)")
     parser.add_argument("--rounds", type=int, default=5, help="of each timing (default: 5)")
     parser.add_argument("--seconds", type=float, default=8.0, help="of music (default: 8)")
+    parser.add_argument("--n", type=int, default=48, help="windows of `precision` (default: 48)")
     parser.add_argument("--json", type=Path, help="also write the numbers there")
     arguments = parser.parse_args()
     parts = arguments.parts or list(PARTS)
-    unknown = sorted(set(parts) - set(PARTS))
+    unknown = sorted(set(parts) - {*PARTS, *ASKED})
     if unknown:
-        parser.error(f"unknown parts {unknown}; expected some of {', '.join(PARTS)}")
+        parser.error(f"unknown parts {unknown}; expected some of {', '.join(PARTS + ASKED)}")
 
     where = machine()
     print(", ".join(f"{name}: {value}" for name, value in where.items()))
@@ -47,7 +51,11 @@ def main() -> int:
             rows += generation.compare(model, arguments.seconds, arguments.rounds)
         if "training" in parts:
             rows += training.compare(model, arguments.seconds, rounds=arguments.rounds)
+    if "musicgen_small" in parts:
+        rows += musicgen_small.measure(rounds=min(arguments.rounds, 2))
     print(table(rows))
+    if "precision" in parts:
+        print(precision.measure(sl.load(arguments.model), n=arguments.n).to_string(index=False))
     if arguments.json:
         values = {"machine": where, "rows": [row.as_json() for row in rows]}
         arguments.json.write_text(json.dumps(values, indent=1) + "\n")

@@ -64,7 +64,8 @@ def run(file: Path, seed: int, twice: bool, timeout_s: int) -> dict[str, float |
                                 resources={"metadata": {"path": folder}})  # fmt: skip
         try:
             client.execute()
-            usage = json.loads(notebook.cells[-1].outputs[-1].text)
+            said = "".join(output.get("text", "") for output in notebook.cells[-1].outputs)
+            usage = json.loads(said[said.index('{"cpu_s"') :].splitlines()[0])
             result |= usage
             if promise and usage["cpu_s"] / CORES > int(promise[1]) and not twice:
                 result["error"] = f"took longer than the {promise[1]} s that it promises"

@@ -162,7 +162,7 @@ def _emptied(lm: nn.Module, read: Callable[[str], Tensor] | None) -> Iterator[nn
     for i, layer in enumerate(lm.transformer.layers):
         if read is not None:
             names = [name for name, tensor in layer.state_dict().items() if tensor.is_meta]
-            state = {name: read(f"transformer.layers.{i}.{name}").float() for name in names}
+            state = {name: read(f"transformer.layers.{i}.{name}") for name in names}
             layer.load_state_dict(state, strict=False, assign=True)
         yield layer
         for name, module in layer.named_modules():

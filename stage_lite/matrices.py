@@ -29,6 +29,7 @@ from stage_lite.lm import Linear
 
 WEIGHTS = ("fp32", "bf16", "int8")
 _FEW_ROWS = 8
+_BLOCK_ROWS = 256
 
 
 def linear_for(weight: Tensor, bias: Tensor | None, weights: str) -> Linear:
@@ -44,7 +45,7 @@ def linear_for(weight: Tensor, bias: Tensor | None, weights: str) -> Linear:
     bias = None if bias is None else bias.detach().to(activations)
     if weights == "int8":
         kind = DynamicInt8 if has_dynamic_int8() else WeightOnlyInt8
-        return kind(weight.float(), bias)
+        return kind(weight, bias)
     weight = weight.to(DTYPES[weights])
     return AddingLinear(weight, bias) if weight.dtype == activations else CastLinear(weight, bias)
 
@@ -148,14 +149,20 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     A row of zeros has the scale 1. The error is at most half a scale, 1 / 254 of the row's largest
     number.
     """
-    if not torch.isfinite(weight).all():
+    blocks = weight.split(_BLOCK_ROWS)  # so that what conversion takes meanwhile stays small
+    largest = torch.cat([block.float().abs().amax(1) for block in blocks])
+    if not torch.isfinite(largest).all():
         raise StageLiteError(
             "a matrix holds NaN or infinite numbers, which int8 cannot hold; expected finite "
             "weights: the training may have diverged, or the file is broken"
         )
-    scales = weight.abs().amax(1) / 127
-    scales = torch.where(scales > 0, scales, torch.ones_like(scales))
-    return (weight / scales[:, None]).round_().clamp_(-127, 127).to(torch.int8), scales
+    scales = torch.where(largest > 0, largest / 127, torch.ones_like(largest))
+    values = torch.empty(weight.shape, dtype=torch.int8)
+    for block, out, scale in zip(
+        blocks, values.split(_BLOCK_ROWS), scales.split(_BLOCK_ROWS), strict=True
+    ):
+        out.copy_((block.float() / scale[:, None]).round_().clamp_(-127, 127))
+    return values, scales
 
 
 def has_dynamic_int8() -> bool:

@@ -45,7 +45,11 @@ class Mounted:
         self._news: list[tuple[dict, list[bytes]]] = []
         self.id = f"w{widget.model_id}"
         widget.comm.publish_msg = self._from_python
-        state = {k: _code(v) for k, v in widget.get_state().items() if not k.startswith("_view")}
+        state = {
+            k: _code(v)
+            for k, v in widget.get_state(list(widget.keys)).items()
+            if not k.startswith("_view")
+        }
         state = {k: v for k, v in state.items() if _plain(v)}
         if lose:
             state = {k: v for k, v in state.items() if not _is_bytes(v)}

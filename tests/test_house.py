@@ -22,7 +22,7 @@ PACKAGE = ROOT / "stage_lite"
 SOURCES = sorted(PACKAGE.glob("**/*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Arrows run downwards only: none of these files may be imported by the files below it.
-TOP = ["__main__", "demo", "plots", "training", "doctor", "model"]
+TOP = ["__main__", "demo", "charts", "plots", "training", "doctor", "model"]
 
 
 def pins() -> dict[str, str]:
@@ -200,13 +200,19 @@ def test_no_file_of_audiocraft_is_copied():
 # --- the wheel ---------------------------------------------------------------------------------
 
 
+def test_every_folder_of_code_is_a_package_of_the_wheel():
+    folders = {file.parent.relative_to(ROOT).as_posix().replace("/", ".") for file in SOURCES}
+    packages = set(PROJECT["tool"]["setuptools"]["packages"])
+    assert packages == folders | {"stage_widgets"}
+
+
 def test_wheel_holds_the_weights(tmp_path):
     """A wheel built from the repository brings the models along, and they load from it."""
     pytest.importorskip("setuptools")
     source = tmp_path / "source"
     tracked = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard",
-         "pyproject.toml", "README.md", "LICENSE", "stage_lite"],
+         "pyproject.toml", "README.md", "LICENSE", "stage_lite", "widgets"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     if tracked.returncode:

@@ -519,20 +519,8 @@ def test_unknown_beats_are_those_of_the_mix(monkeypatch):
     with zipfile.ZipFile(io.BytesIO(song_zip(song))) as archive:
         assert json.loads(archive.read("song.json"))["beats_are"] == "tracked"
         assert "tempo.mid" in archive.namelist()
-
-
-@pytest.mark.slow
-def test_beats_are_tracked_where_nobody_knows_them():
-    beats, _ = beat_grid(120, duration_s=8.0, start_s=0.25)
-    click = click_track(beats, duration_s=8.0, sample_rate=22050)
-    song = Accompaniment(22050, 8.0)
-    song.set_context(click, 22050, "unknown.wav")
-    tempo = song.tempo()
-    assert tempo.source == "tracked" and len(tempo.beats) > 8
-    distance = np.abs(tempo.beats[:, None] - beats[None]).min(axis=1)
-    assert np.median(distance) < 0.03
-    song.set_context(torch.zeros(1, 22050), 22050, "silence.wav")
-    assert song.tempo().source == "none"
+    song.set_context(torch.zeros(1, RATE), RATE, "silence.wav")
+    assert song.tempo().source == "none" and len(asked) == 2, "silence is not tracked"
 
 
 @pytest.mark.parametrize(

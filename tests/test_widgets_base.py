@@ -81,6 +81,18 @@ def test_the_browser_cannot_change_the_bytes(beep):
     assert beep._pcm == before
 
 
+def test_the_bytes_are_in_the_first_message_only(beep, monkeypatch):
+    first = {}
+    import ipywidgets.widgets.widget as module
+
+    monkeypatch.setattr(
+        module, "_remove_buffers", lambda state: first.update(state) or (state, [], [])
+    )
+    again = Beep(label="Beep", audio=pack({"beep": torch.zeros(1, RATE)}, RATE))
+    assert len(first["_pcm"]) == 2 * RATE
+    assert again.get_state()["_pcm"] == b"" and len(again.get_state(["_pcm"])["_pcm"]) == 2 * RATE
+
+
 def test_lost_bytes_are_sent_again_and_at_last_as_text(beep):
     beep._handle_custom_msg({"kind": "audio_please", "base64": False}, [])
     data, buffers = beep.told[-1]

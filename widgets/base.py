@@ -117,6 +117,16 @@ class StageWidget(anywidget.AnyWidget):
         else:
             self.send({"kind": "audio"}, buffers=[self._packed.data])
 
+    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
+        """The bytes go out with the first message; who asks for everything later asks for them too.
+
+        A page that is loaded again wants the state of all widgets at once, within seconds.
+        """
+        state = super().get_state(key=key, drop_defaults=drop_defaults)
+        if key is None and self.comm is not None and "_pcm" in state:
+            state["_pcm"] = b""
+        return state
+
     # --- one thread at a time ------------------------------------------------------------------
 
     # JupyterLab hands messages to the kernel in a thread of their own (a subshell). While traitlets

@@ -36,6 +36,7 @@
 
 # %%
 REPOSITORY = ""  # on Colab: this repository's address; elsewhere `make lab` did it all
+import importlib.util
 import subprocess
 import sys
 
@@ -44,6 +45,8 @@ if REPOSITORY:
     command = f"git clone -q {REPOSITORY} stage-lite && cd stage-lite && {install}"
     subprocess.run(command, shell=True, check=True)
     sys.path.insert(0, "stage-lite")
+elif importlib.util.find_spec("stage_lite") is None:
+    raise ImportError("no stage_lite in this kernel: start with `make lab`, or fill in REPOSITORY")
 import numpy as np
 import torch
 from IPython.display import display

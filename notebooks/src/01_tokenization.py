@@ -32,6 +32,7 @@
 
 # %%
 REPOSITORY = ""  # on Colab: this repository's address; elsewhere `make lab` did it all
+import importlib.util
 import math
 import subprocess
 import sys
@@ -41,6 +42,8 @@ if REPOSITORY:
     command = f"git clone -q {REPOSITORY} stage-lite && cd stage-lite && {install}"
     subprocess.run(command, shell=True, check=True)
     sys.path.insert(0, "stage-lite")
+elif importlib.util.find_spec("stage_lite") is None:
+    raise ImportError("no stage_lite in this kernel: start with `make lab`, or fill in REPOSITORY")
 import mir_eval
 import torch
 from IPython.display import display

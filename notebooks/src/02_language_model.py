@@ -32,6 +32,7 @@
 
 # %%
 REPOSITORY = ""  # on Colab: this repository's address; elsewhere `make lab` did it all
+import importlib.util
 import math
 import subprocess
 import sys
@@ -42,6 +43,8 @@ if REPOSITORY:
     command = f"git clone -q {REPOSITORY} stage-lite && cd stage-lite && {install}"
     subprocess.run(command, shell=True, check=True)
     sys.path.insert(0, "stage-lite")
+elif importlib.util.find_spec("stage_lite") is None:
+    raise ImportError("no stage_lite in this kernel: start with `make lab`, or fill in REPOSITORY")
 import torch
 import torch.nn.functional as F
 from IPython.display import display
@@ -108,8 +111,8 @@ n_steps, dim = 200, lm.dim
 period = 10_000 ** (torch.arange(dim // 2) / (dim // 2 - 1))  # of each wave, in steps / 2 pi
 phase = torch.arange(n_steps)[:, None] / period
 by_hand = torch.cat([phase.cos(), phase.sin()], dim=1)  # [S, dim]
-theirs = sin_positions(torch.arange(n_steps), dim, lm.transformer.max_period)
-assert torch.allclose(by_hand, theirs, atol=1e-4)
+library = sin_positions(torch.arange(n_steps), dim, lm.transformer.max_period)
+assert torch.allclose(by_hand, library, atol=1e-4)
 charts.heat(by_hand.T[::8], x_label="step", y_label="entry (every eighth)",
             caption="Each column is one step's position: no two are alike.")  # fmt: skip
 
@@ -182,8 +185,8 @@ checks.embed_steps(embed_steps)
 if checks.passed(embed_steps):
     tables = [table.weight.detach() for table in lm.emb]
     yours = embed_steps(tables, sequence[:, :, :n_steps], by_hand)
-    library = embed(weights_of(lm), sequence[:, :, :n_steps], theirs[None]).detach()
-    assert torch.allclose(yours, library, atol=1e-4)
+    into_layers = embed(weights_of(lm), sequence[:, :, :n_steps], library[None])
+    assert torch.allclose(yours, into_layers, atol=1e-4)
     print(f"your {[*yours.shape]} are what the layers of the model get")
 
 # %% [markdown]
@@ -389,8 +392,7 @@ checks.sampling_probs(sampling_probs)
 if checks.passed(sampling_probs):
     one, n_drawn = logits[0, 0, 50], 20_000
     settings = {"temperature": 0.8, "top_k": 5}
-    dice = torch.Generator().manual_seed(SEED)
-    drawn = sample(one.expand(n_drawn, 1, -1), **settings, generator=dice).flatten()
+    drawn = sample(one.expand(n_drawn, 1, -1), **settings).flatten()  # torch's own dice
     counted, yours = drawn.bincount(minlength=model.card) / n_drawn, sampling_probs(one, **settings)
     assert torch.allclose(counted, yours, atol=0.03)
     best = yours.topk(settings["top_k"]).indices.tolist()
@@ -416,13 +418,12 @@ with torch.inference_mode():
     with_words = sl.forward(lm, start, text=text, text_mask=text_mask)[0, 0, -1]
 for c in (0.0, 1.0, 3.0, 8.0):
     mixed = without_words + c * (with_words - without_words)
-    logs = [x.log_softmax(0) for x in (without_words, with_words)]
-    by_logs = logs[0] + c * (logs[1] - logs[0])
+    log_p, log_p_words = without_words.log_softmax(0), with_words.log_softmax(0)
+    by_logs = log_p + c * (log_p_words - log_p)
     assert torch.allclose(mixed.softmax(0), by_logs.softmax(0), atol=1e-5)
     made = sl.generate_codes(lm, None, ["drums, rock"], 1, cfg_coef=c, temperature=0)
-    first = mixed.argmax()
-    assert made.codes[0, 0, 0] == first
-    print(f"c = {c:g}: first code {int(first):3} with {mixed.softmax(0)[first]:.0%}, as generated")
+    assert made.codes[0, 0, 0] == mixed.argmax()
+    print(f"c = {c:g}: made {int(mixed.argmax()):3}, the likeliest, {mixed.softmax(0).max():.0%}")
 
 # %% [markdown]
 # ## 6. Find the bug
@@ -653,8 +654,8 @@ for k in range(model.n_q):
     here = bass[0, k, 1:] != special
     loss = F.cross_entropy(bass_logits[0, k, :-1][here], bass[0, k, 1:][here])
     print(f"codebook {k}: drums {losses[f'codebook {k}']:.2f}, bass {float(loss):.2f} nats")
-error = (torch.cat(again, 2) - torch.cat(cached, 2)).abs().max()
-print(f"cached against uncached logits: at most {float(error):.0e} apart")
+error = float((torch.cat(again, 2) - torch.cat(cached, 2)).abs().max())
+print(f"cached against uncached logits: at most {error:.0e} apart")
 
 # %% [markdown]
 # ## Words of this notebook

@@ -145,6 +145,7 @@ class Mixer {
   // --- what is shown -------------------------------------------------------------------------
 
   refresh() {
+    if (this.ui.gone) return;
     const settings = this.settings();
     const heard = levels(settings);
     const gains = this.ui.get("gain_db");
@@ -166,6 +167,7 @@ class Mixer {
     if (this.waiting || this.ui.gone) return;
     this.waiting = requestAnimationFrame(() => {
       this.waiting = 0;
+      if (this.ui.gone) return; // closed between two frames
       const colour = getComputedStyle(this.ui.root).color;
       const { beats, downbeats, view } = this;
       const peak = Math.max(0.05, ...this.stems.map((stem) => (stem.peak ??= loudest(stem))));
