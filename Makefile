@@ -75,6 +75,8 @@ train-nano: $(STAMP)  ## train codec, nano-base and nano from nothing (after mak
 	$(RUN) pretraining/train_lm.py click --tokens $(TOK) --start $(RUNS)/nano-base/model --out $(RUNS)/click
 	$(RUN) pretraining/train_lm.py nano --tokens $(TOK) --start $(RUNS)/click/model --out $(RUNS)/nano
 	$(RUN) pretraining/train_lm.py follow --tokens $(TOK) --start $(RUNS)/nano/model --out $(RUNS)/follow
+	$(RUN) pretraining/train_context_encoder.py --tokens $(TOK) --model $(RUNS)/follow/model --out $(RUNS)/encoder
+	$(RUN) pretraining/train_lm.py hear --tokens $(TOK) --start $(RUNS)/follow/model --encoder $(RUNS)/encoder/encoder.safetensors --out $(RUNS)/hear
 
 bench: $(STAMP)  ## speed and memory, side by side with audiocraft's own loops
 	$(RUN) -m benchmarks

@@ -13,10 +13,10 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from stage_lite.batch import Batch
+from stage_lite.context_encoder import N_PHASES
 from stage_lite.examples import Example
 from stage_lite.metrics.reference import beat_phase
 
-N_PHASES = 16  # of a beat
 LONGEST_BAR = 6  # beats
 UNKNOWN = -100
 
@@ -37,8 +37,7 @@ class BeatHead(nn.Module):
         of_target = torch.arange(hidden.shape[1], device=hidden.device) >= _first(batch)
         logits = self.phase(hidden)
         with torch.no_grad():
-            distance = (logits.argmax(-1) - labels[:, 0] + N_PHASES // 2) % N_PHASES - N_PHASES // 2
-            near = (distance.abs() <= 1).float()
+            near = is_near(logits, labels[:, 0], 1).float()
             for name, part in (("context", ~of_target), ("target", of_target)):
                 known = (labels[:, 0] != UNKNOWN) & part
                 if known.any():
@@ -75,6 +74,13 @@ class BeatHead(nn.Module):
 
 def _first(batch: Batch) -> int:
     return batch.prefix.target_start - 1
+
+
+def is_near(logits: Tensor, labels: Tensor, reach: int) -> Tensor:
+    """Is the likeliest class at most `reach` off? Classes go round in a circle. Bool[...]."""
+    n_classes = logits.shape[-1]
+    distance = (logits.argmax(-1) - labels) % n_classes
+    return torch.minimum(distance, n_classes - distance) <= reach
 
 
 def beat_labels(example: Example, n_frames: int, frame_rate: float) -> ndarray:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from beat_head import UNKNOWN, beat_labels
+from beat_head import UNKNOWN, beat_labels, is_near
 from listening_windows import draw_windows
 from small_training import begin, train
 from torch import Tensor
@@ -100,9 +100,7 @@ def right(logits: Tensor, labels: Tensor, reach: int) -> Tensor:
 
     Chance is 3 / 16 for the part of the beat (reach 1), 1 / 12 for the root (reach 0).
     """
-    n_classes = logits.shape[-1]
-    distance = (logits.argmax(-1) - labels) % n_classes
-    near = torch.minimum(distance, n_classes - distance) <= reach
+    near = is_near(logits, labels, reach)
     known = labels != UNKNOWN
     return (near & known).sum(1) / known.sum(1)
 
@@ -118,7 +116,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=Path, required=True, nargs="+", help="folders of shards")
     parser.add_argument("--model", type=Path, required=True, help="folder of the nano to listen")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after this much time")
     parser.add_argument("--batch-size", type=int, default=24)
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
