@@ -14,6 +14,12 @@ RUN   := $(BIN)/python
 STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)
 
+# Wheels beside the project (`make wheelhouse`) are all that is needed: then no network is asked.
+ifneq ($(wildcard wheels/*.whl),)
+export PIP_NO_INDEX = 1
+export PIP_FIND_LINKS = $(CURDIR)/wheels
+endif
+
 NOTEBOOKS  := $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb)
 NBVAL_ARGS := --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
               --nbval-sanitize-with tests/nbval_sanitize.cfg
@@ -25,7 +31,7 @@ RUNS ?= work/runs
 HOURS ?= 16
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint unit notebooks lab data train-nano bench doctor clean
+.PHONY: help install demo test lint unit notebooks lab data train-nano bench wheelhouse doctor clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -80,6 +86,9 @@ train-nano: $(STAMP)  ## train codec, nano-base and nano from nothing (after mak
 
 bench: $(STAMP)  ## speed and memory, side by side with audiocraft's own loops
 	$(RUN) -m benchmarks
+
+wheelhouse: $(STAMP)  ## a zip that installs and runs without network, for a classroom; tries it, too
+	$(RUN) dev/wheelhouse.py --torch-args "$(TORCH_ARGS)"
 
 doctor: $(STAMP)  ## what is installed, what is missing, how to mend it
 	$(RUN) -m stage_lite doctor

@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--split", help="only songs of this split: train, valid or test")
     parser.add_argument("--train-seconds", type=float, help="of a song of the train split")
+    parser.add_argument("--test-seconds", type=float, help="of a song of the test split")
     parser.add_argument("--first", type=int, default=0, help="number of the first song")
     parser.add_argument("--songs", type=int, default=10**9)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -68,6 +69,7 @@ def main() -> None:
     ids = sorted((p.parent.name for p in args.corpus.glob("[!.]*/song.json")), key=lambda i: i[-5:])
     ids = ids[args.first : args.first + args.songs]
     ids = [i for i in ids if args.split is None or i.startswith(f"{args.split}-")]
+    seconds = {"train": args.train_seconds, "test": args.test_seconds}
     with ProcessPoolExecutor(args.workers) as pool:
         tokenize_songs(
             [open_songs(args.corpus / song_id)[0] for song_id in ids],
@@ -76,7 +78,7 @@ def main() -> None:
             pool,
             targets=args.targets,
             conditions={"mixture": args.mixes} | CONDITIONS,
-            duration_s=None if args.train_seconds is None else {"train": args.train_seconds},
+            duration_s={split: s for split, s in seconds.items() if s is not None} or None,
             songs_per_block=BLOCK,
             name_of=name_of,
             codec_name=sha256_of(args.codec / "codec.safetensors")[:16],
