@@ -31,7 +31,7 @@ RUNS ?= work/runs
 HOURS ?= 16
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint unit notebooks lab data train-nano bench wheelhouse doctor clean
+.PHONY: help install demo test lint unit notebooks lab data train-nano bench site wheelhouse doctor clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -86,6 +86,9 @@ train-nano: $(STAMP)  ## train codec, nano-base and nano from nothing (after mak
 
 bench: $(STAMP)  ## speed and memory, side by side with audiocraft's own loops
 	$(RUN) -m benchmarks
+
+site: $(STAMP)  ## the lessons, run, and a page per function as static pages into out/site
+	$(RUN) docs/site/build.py
 
 wheelhouse: $(STAMP)  ## a zip that installs and runs without network, for a classroom; tries it, too
 	$(RUN) dev/wheelhouse.py --torch-args "$(TORCH_ARGS)"

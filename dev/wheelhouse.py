@@ -109,17 +109,20 @@ def pack(zip_path: Path, root: Path, files: Sequence[str], wheels: Sequence[Path
     zip_path.parent.mkdir(parents=True, exist_ok=True)
     part = zip_path.with_suffix(".part")
     sums = []
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as kit:
-        for name in files:
-            kind = zipfile.ZIP_STORED if Path(name).suffix in STORED else None
-            kit.write(root / name, f"{NAME}/{name}", compress_type=kind)
-        for path in sorted(wheels):
-            with path.open("rb") as file:
-                sums.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
-            kit.write(path, f"{NAME}/wheels/{path.name}", compress_type=zipfile.ZIP_STORED)
-        kit.writestr(f"{NAME}/wheels/SHA256", "".join(sums))
-        kit.writestr(f"{NAME}/wheels/README.txt", readme(wheels))
-    os.replace(part, zip_path)
+    try:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as kit:
+            for name in files:
+                kind = zipfile.ZIP_STORED if Path(name).suffix in STORED else None
+                kit.write(root / name, f"{NAME}/{name}", compress_type=kind)
+            for path in sorted(wheels):
+                with path.open("rb") as file:
+                    sums.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+                kit.write(path, f"{NAME}/wheels/{path.name}", compress_type=zipfile.ZIP_STORED)
+            kit.writestr(f"{NAME}/wheels/SHA256", "".join(sums))
+            kit.writestr(f"{NAME}/wheels/README.txt", readme(wheels))
+        os.replace(part, zip_path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def try_out(zip_path: Path) -> Path:
