@@ -24,7 +24,19 @@ def main() -> int:
     parser.add_argument("--model", default="nano", help="name or folder (default: nano)")
     parser.add_argument("--rounds", type=int, default=5, help="of each timing (default: 5)")
     parser.add_argument("--seconds", type=float, default=8.0, help="of music (default: 8)")
-    parser.add_argument("--n", type=int, default=48, help="windows of `precision` (default: 48)")
+    parser.add_argument(
+        "--n",
+        type=int,
+        default=precision.N,
+        help=f"windows of `precision` (default: {precision.N})",
+    )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        default=precision.KEEP,
+        help="folder for the numbers of `precision`, window by window: the same command goes on "
+        f"with what is there (default: {precision.KEEP})",
+    )
     parser.add_argument("--json", type=Path, help="also write the numbers there")
     arguments = parser.parse_args()
     parts = arguments.parts or list(PARTS)
@@ -53,11 +65,16 @@ def main() -> int:
             rows += training.compare(model, arguments.seconds, rounds=arguments.rounds)
     if "musicgen_small" in parts:
         rows += musicgen_small.measure(rounds=min(arguments.rounds, 2))
-    print(table(rows))
+    if rows:
+        print(table(rows))
+    quality = None
     if "precision" in parts:
-        print(precision.measure(sl.load(arguments.model), n=arguments.n).to_string(index=False))
+        quality = precision.measure(sl.load(arguments.model), arguments.n, arguments.keep)
+        print(quality.to_string(na_rep=""))
     if arguments.json:
         values = {"machine": where, "rows": [row.as_json() for row in rows]}
+        if quality is not None:
+            values["precision"] = json.loads(quality.to_json(orient="index"))
         arguments.json.write_text(json.dumps(values, indent=1) + "\n")
     return 0
 

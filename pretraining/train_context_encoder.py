@@ -17,12 +17,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from beat_head import UNKNOWN, beat_labels, is_near
-from listening_windows import draw_windows
 from small_training import begin, train
 from torch import Tensor
 
 from stage_lite.context_encoder import ContextEncoder, context_steps
 from stage_lite.examples import Example
+from stage_lite.metrics.same_windows import same_windows
 from stage_lite.model import load
 from stage_lite.prefix import build_prefix
 from stage_lite.shards import ShardDataset
@@ -137,7 +137,7 @@ def main() -> None:
         context_s=(2.0, WINDOW_S), whole_context=0.6, seed=args.seed, split="train", n=10**9,
         verify=False,
     )  # fmt: skip
-    held_out = draw_windows(args.tokens, "drums", ["mix", "backing"], 96, seed=1, split="valid")
+    held_out = same_windows(args.tokens, "drums", ["mix", "backing"], 96, seed=1, split="valid")
     batches = Contexts(model, examples, args.batch_size)
     chords = batches.chords
     print(f"{sum(p.numel() for m in learned for p in m.parameters()):,} parameters", flush=True)

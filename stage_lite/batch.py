@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import StageLiteError
 from .examples import Example
+from .lm import forward
 from .prefix import Prefix, build_prefix
+from .text import encode_text
 
 if TYPE_CHECKING:
     from .model import StageModel
@@ -26,6 +28,31 @@ class Batch:
     inputs: Int[Tensor, "B K S"]  # prefix.sequence, or with some of the target's past hidden
     descriptions: list[str | None]
     examples: Sequence[Example] = ()  # what the rows were made from
+
+    def logits(
+        self,
+        lm: nn.Module,
+        text: tuple[Tensor | None, Tensor | None] | None = None,
+        **options: Any,
+    ) -> Any:
+        """`lm.forward` over this batch, from the step before the target's first one on.
+
+        Args:
+            lm: audiocraft's LMModel.
+            text: `encode_text` of the descriptions, if it is there already.
+            options: `need_hidden`, `recompute` and the like.
+        """
+        text, text_mask = encode_text(lm, self.descriptions) if text is None else text
+        return forward(
+            lm,
+            self.inputs,
+            self.prefix.attention_mask,
+            self.prefix.positions,
+            text,
+            text_mask,
+            first_step=self.prefix.target_start - 1,
+            **options,
+        )
 
 
 def make_batch(

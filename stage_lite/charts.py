@@ -93,7 +93,7 @@ def token_grid(
 
 def curves(
     lines: Mapping[str, Sequence[float] | Float[ndarray, "_"]],
-    x: Sequence[float] | ndarray | None = None,
+    x: Sequence[float] | ndarray | Mapping[str, Sequence[float]] | None = None,
     *,
     x_label: str,
     y_label: str,
@@ -105,7 +105,7 @@ def curves(
 
     Args:
         lines: name -> values.
-        x: of all lines; None counts from 0.
+        x: of all lines, or name -> those of each; None counts from 0.
         x_label, y_label: with their unit.
         levels: name -> height of a dashed line.
         log_y: logarithmic height.
@@ -117,7 +117,8 @@ def curves(
     said = []
     for colour, (name, values) in zip(_colours(len(lines)), lines.items(), strict=True):
         values = np.asarray(values, dtype=float)
-        at = np.arange(len(values)) if x is None else np.asarray(x, dtype=float)[: len(values)]
+        places = x[name] if isinstance(x, Mapping) else x
+        at = np.arange(len(values)) if x is None else np.asarray(places, float)[: len(values)]
         axis.plot(at, values, color=colour, label=name, linewidth=1.5,
                   marker="o" if len(values) < 12 else "", markersize=4)  # fmt: skip
         said.append(
@@ -132,12 +133,14 @@ def curves(
         said.append(f"dashed, {name}: {height:.3g}")
     if log_y:
         axis.set_yscale("log")
-    if x is None or all(float(at).is_integer() for at in x):
+    marks = x.values() if isinstance(x, Mapping) else [x]
+    if x is None or all(float(at).is_integer() for at in np.hstack(list(marks))):
         axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3}  # hides no line
     if len(lines) > 1:
-        axis.legend(fontsize=8, frameon=False)
+        axis.legend(fontsize=8, frameon=False, **(above if len(lines) > 3 else {}))
     return render(canvas, f"{y_label} over {x_label}: " + "; ".join(said) + ".", caption)
 
 
@@ -156,6 +159,42 @@ def bars(values: Mapping[str, float], label: str, caption: str = "") -> Figure:
     axis.set_xlabel(label)
     said = ", ".join(f"{name} {float(v):.3g}" for name, v in values.items())
     return render(canvas, f"Bars of {label}: {said}.", caption)
+
+
+def intervals(
+    estimates: Mapping[str, Mapping[str, float]],
+    label: str,
+    *,
+    line: float | None = None,
+    caption: str = "",
+) -> Figure:
+    """A point with its interval per name, below one another.
+
+    Args:
+        estimates: name -> "value", "low" and "high", as `metrics.bootstrap` gives them; where low
+            is NaN the point stands alone.
+        label: of the axis, with the unit.
+        line: where a vertical line stands to compare with, such as 0.
+        caption: below the picture.
+    """
+    if not estimates:
+        raise StageLiteError("intervals got nothing to draw; expected at least one estimate")
+    canvas, (axis,) = new_figure(1, height=0.32 * len(estimates) + 0.4, width=7.0)
+    said = []
+    for place, (name, estimate) in enumerate(estimates.items()):
+        value, low, high = (float(estimate[key]) for key in ("value", "low", "high"))
+        known = not np.isnan(low)
+        reach = [[value - low], [high - value]] if known else None
+        axis.errorbar(value, place, xerr=reach, fmt="o", color=PALETTE[0], capsize=3, markersize=5)
+        said.append(f"{name} {value:.3g}" + (f" [{low:.3g}, {high:.3g}]" if known else ""))
+    if line is not None:
+        axis.axvline(line, color=GREY, linestyle="--", linewidth=1)
+        said.append(f"dashed line at {line:g}")
+    axis.set_yticks(range(len(estimates)), list(estimates), fontsize=9)
+    axis.set_ylim(len(estimates) - 0.5, -0.5)
+    axis.grid(axis="x", alpha=0.3)
+    axis.set_xlabel(label)
+    return render(canvas, f"{label}, points with intervals: " + ", ".join(said) + ".", caption)
 
 
 def quantisation(

@@ -5,7 +5,8 @@ MusicGen's it is the reading of the weights. So a decoder fixes all that does no
 first step: the weights as plain tensors (`held_weights`), keys and values of the text, sines of the
 positions, a cache without padding. The mathematics stay those of `lm.run_layers`.
 
-A step costs what its matrices weigh plus one reading of the cache; nothing else grows with length.
+A step costs what its matrices weigh plus one reading of the cache (`step_cache`); nothing else
+grows with length.
 
 Notebook: 02_language_model.
 """
@@ -17,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stage_lite.context_encoder import hear_context
-from stage_lite.held_weights import held_weights
+from stage_lite.held_weights import check_weights, held_weights
 from stage_lite.lm import (
     LayerWeights,
+    Linear,
     LMWeights,
     embed,
     heads,
@@ -30,8 +32,9 @@ from stage_lite.lm import (
     text_attention,
     text_keys,
 )
-from stage_lite.matrices import AddingLinear
+from stage_lite.memory import check_cache_memory
 from stage_lite.prefix import Prefix
+from stage_lite.step_cache import ByteCache, ExactCache
 
 
 class Decoder:
@@ -44,7 +47,9 @@ class Decoder:
         texts: projected description [L, dim] of each row, or None for the null text.
         weights: "fp32", "bf16", "int8"; None: as the model is (see `held_weights`).
         graph: every step does the same calls on the same memory, whatever its position; on a GPU it
-            is recorded once as a CUDA graph and replayed, which spares the calling.
+            is recorded once as a CUDA graph and replayed, which spares the calling. Not timed.
+        cache: "exact" or "bytes" (see `step_cache`); None: exact for "fp32" and on a GPU, else
+            bytes where torch has the kernels.
     """
 
     @torch.inference_mode()
@@ -55,6 +60,7 @@ class Decoder:
         texts: Sequence[Tensor | None],
         weights: str | None = None,
         graph: bool = False,
+        cache: str | None = None,
     ):
         n_rows, _, n_steps = prefix.sequence.shape
         self.lm, self.w = lm, held_weights(lm, weights)
@@ -65,28 +71,37 @@ class Decoder:
         pads = (~prefix.attention_mask).sum(1).tolist()
         starts = [r for r in range(n_rows) if r == 0 or pads[r] != pads[r - 1]]
         ends = [*starts[1:], n_rows]
-        head_dim = w.dim // w.num_heads
         self.groups = [
-            _Group(
-                start,
-                end,
-                pads[start],
-                [
-                    like.new_zeros(end - start, 2, w.num_heads, n_steps - pads[start], head_dim)
-                    for _ in w.layers
-                ],
-            )
-            for start, end in zip(starts, ends, strict=True)
+            _Group(start, end, pads[start]) for start, end in zip(starts, ends, strict=True)
         ]
+        self._make_caches(cache, check_weights(lm, weights), n_rows, n_steps)
         self.length = 0  # steps that are in the cache
         self.text = _Text(w, texts)
         self.read_text = self.text.reader(0, n_rows)
         self.fixed = _FixedStep(self, n_rows) if graph else None
 
+    def _make_caches(self, cache: str | None, weights: str, n_rows: int, n_steps: int) -> None:
+        w, like = self.w, self.w.table
+        width = w.dim // w.num_heads
+        if cache is None:
+            rounded = weights in ("bf16", "int8") and ByteCache.possible(width, like.device)
+            cache = "bytes" if rounded else "exact"
+        sizes = [
+            (len(w.layers), group.end - group.start, w.num_heads, n_steps - group.pad, width)
+            for group in self.groups
+        ]
+        if cache == "exact":
+            needed = sum(ExactCache.bytes_of(*size, like.element_size()) for size in sizes)
+        else:
+            needed = sum(ByteCache.bytes_of(*size) for size in sizes)
+        check_cache_memory(needed, n_rows, n_steps, like.device)
+        for group, size in zip(self.groups, sizes, strict=True):
+            group.cache = ExactCache(*size, like) if cache == "exact" else ByteCache(*size)
+
     @property
     def cache_bytes(self) -> int:
         """Memory of keys and values: fixed before the first step."""
-        return sum(kv.nbytes for group in self.groups for kv in group.kv)
+        return sum(group.cache.nbytes for group in self.groups)
 
     @torch.inference_mode()
     def prefill(self, sequence: Tensor) -> Tensor:
@@ -99,8 +114,7 @@ class Decoder:
 
             def attend(layer: int, qkv: Tensor, group=group) -> Tensor:
                 q, k, v = split_qkv(qkv, self.w.num_heads)
-                kv, n = group.kv[layer], q.shape[2]
-                kv[:, 0, :, :n], kv[:, 1, :, :n] = k, v
+                k, v = group.cache.fill(layer, k, v)
                 return join_heads(F.scaled_dot_product_attention(q, k, v, is_causal=True))
 
             read_text = self.text.reader(group.start, group.end)
@@ -117,31 +131,15 @@ class Decoder:
             return self.fixed(codes, at)
         w, n_rows = self.w, codes.shape[0]
         shape = (n_rows, 3, w.num_heads, 1, w.dim // w.num_heads)
-        spans = [(g.start, g.end - g.start, at - g.pad) for g in self.groups]
-        alone = self.groups[0] if len(self.groups) == 1 else None
-        sdpa = F.scaled_dot_product_attention
+        spans = [(g.start, g.end - g.start, at - g.pad, g.cache.attend) for g in self.groups]
+        alone = len(spans) == 1
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
             new = qkv.view(shape)
-            pairs = new.narrow(1, 1, 2)
-            q = new.select(1, 0)  # [rows, H, 1, dim / H]
-            if alone is not None:
-                here = spans[0][2]
-                alone.kv[layer].narrow(3, here, 1).copy_(pairs)
-                k, v = alone.keys[layer]
-                n = here + 1
-                return sdpa(q, k.narrow(2, 0, n), v.narrow(2, 0, n)).view(n_rows, w.dim)
-            parts = []
-            for group, (start, n, here) in zip(self.groups, spans, strict=True):
-                group.kv[layer].narrow(3, here, 1).copy_(pairs.narrow(0, start, n))
-                k, v = group.keys[layer]
-                parts.append(
-                    sdpa(
-                        q.narrow(0, start, n),
-                        k.narrow(2, 0, here + 1),
-                        v.narrow(2, 0, here + 1),
-                    )
-                )
+            if alone:
+                _, _, here, mix = spans[0]
+                return mix(layer, new, here).view(n_rows, w.dim)
+            parts = [mix(layer, new.narrow(0, start, n), here) for start, n, here, mix in spans]
             return torch.cat(parts).view(n_rows, w.dim)
 
         x = F.embedding(codes + w.row_offsets[:, 0], w.table).sum(1)
@@ -152,10 +150,9 @@ class Decoder:
 class _Group:
     """Rows start to end, which have the same padding, and their cache without it."""
 
-    def __init__(self, start: int, end: int, pad: int, kv: list[Tensor]):
+    def __init__(self, start: int, end: int, pad: int):
         self.start, self.end, self.pad = start, end, pad
-        self.kv = kv  # per layer [rows, 2, H, S - pad, dim / H]: a step writes both in one call
-        self.keys = [(x.select(1, 0), x.select(1, 1)) for x in kv]
+        self.cache: ExactCache | ByteCache | None = None
 
 
 class _FixedStep:
@@ -170,7 +167,7 @@ class _FixedStep:
         device = w.table.device
         self.codes = torch.zeros(n_rows, w.n_q, dtype=torch.long, device=device)
         self.at = torch.zeros(1, dtype=torch.long, device=device)
-        self.counts = [torch.arange(g.kv[0].shape[3], device=device) for g in decoder.groups]
+        self.counts = [torch.arange(g.cache.n_steps, device=device) for g in decoder.groups]
         self.logits: Tensor | None = None  # of the recorded step, written over by every replay
         self.record: torch.cuda.CUDAGraph | None = None
 
@@ -200,19 +197,14 @@ class _FixedStep:
         decoder, w, n_rows = self.decoder, self.decoder.w, codes.shape[0]
         shape = (n_rows, 3, w.num_heads, 1, w.dim // w.num_heads)
         places = [at - group.pad for group in decoder.groups]
-        masks = [
-            (count <= place)[None, None, None]  # [1, 1, 1, S - pad]
-            for count, place in zip(self.counts, places, strict=True)
-        ]
+        there = [count <= place for count, place in zip(self.counts, places, strict=True)]
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
             new = qkv.view(shape)
-            parts = []
-            for group, place, mask in zip(decoder.groups, places, masks, strict=True):
-                mine = new[group.start : group.end]
-                group.kv[layer].index_copy_(3, place, mine[:, 1:].contiguous())
-                k, v = group.keys[layer]
-                parts.append(F.scaled_dot_product_attention(mine[:, 0], k, v, attn_mask=mask))
+            parts = [
+                group.cache.attend_anywhere(layer, new[group.start : group.end], place, seen)
+                for group, place, seen in zip(decoder.groups, places, there, strict=True)
+            ]
             return torch.cat(parts).view(n_rows, w.dim)
 
         x = F.embedding(codes + w.row_offsets[:, 0], w.table).sum(1)
@@ -249,20 +241,18 @@ class _Text:
         self.keys = text_keys(w, padded)
         self.bias = bias if len(lengths) > 1 else None
         # The text is fixed while queries come and go: query matrix times keys, and values times
-        # output matrix, become two thin matrices per row. Worth it while they are small.
-        # In int8 or bf16 the matrices themselves are small already.
+        # output matrix, become two thin matrices per row. Worth it while they weigh less.
         self.folded = (
             w.null_text_is_nothing
-            and self.n_rows * longest * w.num_heads <= w.dim
-            and isinstance(w.heads, AddingLinear)
+            and self.n_rows * longest * w.num_heads * padded.itemsize <= w.dim * w.heads.itemsize
         )
         if self.folded:
             self.pairs = [self._fold(*pair) for pair in zip(w.layers, self.keys, strict=True)]
 
     def _fold(self, layer: LayerWeights, keys: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        def matrix(linear: Callable[[Tensor], Tensor]) -> Tensor:  # [in, out]
-            if isinstance(linear, AddingLinear):
-                return linear.transposed
+        def matrix(linear: Linear) -> Tensor:  # [in, out]
+            if hasattr(linear, "dense"):
+                return linear.dense().to(keys[0].dtype).t()
             return linear(torch.eye(self.w.dim, dtype=keys[0].dtype, device=keys[0].device))
 
         per_head = (self.w.num_heads, -1)

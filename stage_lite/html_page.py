@@ -87,6 +87,24 @@ class Code:
         return f"<pre><code>{html.escape(self.text)}</code></pre>"
 
 
+@dataclass(frozen=True, repr=False)
+class Frame:
+    """A whole page inside a cell of a notebook, apart from the notebook's own style."""
+
+    document: str  # of `page`
+    title: str  # said by a screen reader
+    height: str = "34em"
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe title="{html.escape(self.title)}" srcdoc="{html.escape(self.document)}" '
+            f'style="width:100%;height:{html.escape(self.height)};border:1px solid #888"></iframe>'
+        )
+
+    def __repr__(self) -> str:
+        return f"Frame({self.title!r}, a page of {len(self.document)} characters)"
+
+
 def page(title: str, introduction: str, sections: Sequence[Section]) -> str:
     """The whole document; words are escaped, parts bring their own HTML."""
     body = "".join(

@@ -3,7 +3,7 @@
 After its first bar a groove predicts itself, so that the mean loss hides what a context is worth.
 The gap (another song's context minus the right one) is therefore also taken over the first second
 only, and with the target's own past hidden: there the context is all there is to go by.
-Notebook: 04_finetuning.
+Notebook: 04_fine_tuning.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import torch.nn.functional as F
 
 from .batch import Batch, hide_history, make_batch
 from .examples import Example, shuffle_contexts
-from .lm import forward
-from .text import encode_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,18 +81,9 @@ def _losses(
 def code_losses(model: StageModel, batch: Batch, precision: str = "32-true") -> Tensor:
     """Cross-entropy of each code of the target, Float[B, T, K], NaN where it carries no loss."""
     prefix = batch.prefix
-    text, text_mask = encode_text(model.lm, batch.descriptions)
     device = prefix.sequence.device.type
     with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):
-        logits = forward(
-            model.lm,
-            batch.inputs,
-            prefix.attention_mask,
-            prefix.positions,
-            text,
-            text_mask,
-            first_step=prefix.target_start - 1,
-        )
+        logits = batch.logits(model.lm)
     n_q, n_frames = model.n_q, prefix.n_target_frames
     per_codebook = []
     for k in range(n_q):  # codebook k of frame t stands at step target_start + t + k

@@ -142,6 +142,7 @@ def forward(
     text: Float[Tensor, "B L dim"] | None = None,
     text_mask: Bool[Tensor, "B L"] | None = None,
     *,
+    added: Float[Tensor, "B S dim"] | None = None,
     cache: "KVCache | None" = None,
     first_step: int = 0,
     need_attention: bool | Keep = False,
@@ -159,6 +160,7 @@ def forward(
         positions: of each step; None counts 0, 1, 2, ... (on from the cache's length).
         text, text_mask: projected description, see `text.encode_text`. Masked words are zeroed and
             still attended to, as in audiocraft. None is the null text.
+        added: to the embedding of each step: a condition that is summed onto the input.
         cache: steps seen before; the new ones are appended. Not with gradients.
         first_step: logits only from this step on, to spare work where only the target counts.
         need_attention: also return the self-attention weights, Float[layers, B, heads, S, S_keys].
@@ -206,6 +208,8 @@ def forward(
 
     x = embed(w, sequence, sin_positions(positions, w.dim, w.max_period))  # [B, S, dim]
     x = hear_context(lm, x, sequence, attention_mask if back is None else None)
+    if added is not None:
+        x = x + (added if back is None else _pick_steps(added, back.argsort(dim=1))).to(x.dtype)
     text = null_or_masked(w, text, text_mask, n_batch)
     read_text = None
     if text is not None:

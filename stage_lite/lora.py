@@ -7,7 +7,7 @@ kept. The matrices of attention (queries, keys and values in one) and of the fee
 them. The embedding is trained as a whole: the context token's row would otherwise stay random.
 `peft` does the work; it is optional: `pip install peft`.
 
-Source: Hu et al. 2021, arXiv:2106.09685.   Notebook: 04_finetuning.
+Source: Hu et al. 2021, arXiv:2106.09685.   Notebook: 04_fine_tuning.
 """
 
 from __future__ import annotations

@@ -65,6 +65,11 @@ class AddingLinear(Linear):
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__(weight, bias)
         self.transposed = weight.t()
+        self.itemsize = weight.itemsize
+
+    def dense(self) -> Tensor:
+        """[out, in] of a float type, in this and the other classes: for what is computed once."""
+        return self.weight
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.bias is not None or x.dim() != 2:
@@ -90,6 +95,11 @@ def _few(x: Tensor) -> bool:
 class CastLinear(Linear):
     """A matrix in another type than the activations', such as bfloat16: half of the reading."""
 
+    itemsize = 2
+
+    def dense(self) -> Tensor:
+        return self.weight
+
     def __call__(self, x: Tensor) -> Tensor:
         y = F.linear(x.to(self.weight.dtype), self.weight).to(x.dtype)
         return y if self.bias is None else y + self.bias
@@ -101,6 +111,8 @@ class DynamicInt8(Linear):
     The rows of a step are rounded on one scale, so what a row hears of its neighbours is their
     loudness. Of more than 8 rows, as in the pass over a prefix, each is brought to its own first.
     """
+
+    itemsize = 1
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         values, scales = quantize_rows(weight)
@@ -117,6 +129,11 @@ class DynamicInt8(Linear):
         self.bias = bias
         self.reduce_range = not _has_vnni()
 
+    def dense(self) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.ops.quantized.linear_unpack(self.packed)[0].dequantize()
+
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() > _FEW_ROWS * x.shape[-1]:
             loudest = x.abs().amax(-1, keepdim=True).clamp(min=1e-20)
@@ -132,9 +149,14 @@ class DynamicInt8(Linear):
 class WeightOnlyInt8(Linear):
     """An int8 matrix and bfloat16 activations: for processors without fbgemm."""
 
+    itemsize = 1
+
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self.values, scales = quantize_rows(weight)
         self.scales, self.bias = scales.bfloat16(), bias
+
+    def dense(self) -> Tensor:
+        return self.values * self.scales.float()[:, None]
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1]).bfloat16()

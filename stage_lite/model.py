@@ -32,11 +32,11 @@ from .files import sha256_of, write_atomic
 from .generate import generate_codes, stream_codes
 from .generation import Generation
 from .held_weights import gave_up
-from .lm import LMConfig, check_whole, forward
+from .lm import LMConfig, check_whole
 from .prefix import has_context_row, prefix_loss
 from .request import batch_size, context_rows, description_rows, rate_rows, window_request
 from .shipped import read_config, shipped_models, verify
-from .text import encode_text, text_conditioner
+from .text import text_conditioner
 from .weights import load_int8, load_weights, save_weights
 
 FORMAT = 1  # of config.json
@@ -273,18 +273,7 @@ class StageModel:
             (loss, loss per codebook). Differentiable; nothing is dropped.
         """
         batch = make_batch(self, examples)
-        prefix = batch.prefix
-        text, text_mask = encode_text(self.lm, batch.descriptions)
-        logits = forward(
-            self.lm,
-            batch.inputs,
-            prefix.attention_mask,
-            prefix.positions,
-            text,
-            text_mask,
-            first_step=prefix.target_start - 1,
-        )
-        return prefix_loss(logits, prefix)
+        return prefix_loss(batch.logits(self.lm), batch.prefix)
 
     def save(
         self,
@@ -565,10 +554,10 @@ def _load_folder(
 ) -> StageModel:
     """The model in a folder of `StageModel.save`."""
     from .interop.build import empty_lm, text_width
-    from .interop.memory import check_memory
     from .interop.names import AUDIOCRAFT
     from .interop.t5 import make_reader
     from .interop.tensor_file import TensorFile, n_elements
+    from .memory import check_memory
 
     values = read_config(folder)
     verify(folder)

@@ -14,7 +14,7 @@
     note       good to know                    missing stem, unknown stem, bleed, left out, same
                                                name
 
-Notebook: 04_finetuning.
+Notebook: 04_fine_tuning.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     example = dataset[0]    # .context Float[1, Lc], .target Float[1, L], .description, .beat_times
 
 Folders may be Stage Lite's own, MoisesDB, MUSDB18 (HQ), Slakh2100 or just `<song>/drums.wav ...`;
-see stem_layouts.py. `scan` finds what is broken in them first. Notebook: 04_finetuning.
+see stem_layouts.py. `scan` finds what is broken in them first. Notebook: 04_fine_tuning.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ whatever the lengths of the windows.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,9 +27,8 @@ from .batch import Batch, delay_history, hide_history, make_batch
 from .errors import StageLiteError
 from .examples import Example
 from .interrupts import Interrupts
-from .lm import forward
 from .lora import Adapters
-from .memory import check_memory, training_bytes
+from .memory import check_training_memory, training_bytes
 from .prefix import prefix_loss
 from .processes import gather, is_sharded, make_whole, part_of, whole, whole_weights
 from .text import encode_text, text_conditioner
@@ -79,16 +78,8 @@ class _Step(nn.Module):
             more_words = max(0, sealed.n_words - text.shape[1])
             text = nn.functional.pad(text, (0, 0, 0, more_words))
             text_mask = nn.functional.pad(text_mask.bool(), (0, more_words))
-        logits, hidden = forward(
-            self.lm,
-            batch.inputs,
-            prefix.attention_mask,
-            prefix.positions,
-            text,
-            text_mask,
-            first_step=prefix.target_start - 1,
-            need_hidden=True,
-            recompute=self.recompute,
+        logits, hidden = batch.logits(
+            self.lm, (text, text_mask), need_hidden=True, recompute=self.recompute
         )
         more = 0.0 if self.auxiliary is None else self.auxiliary(hidden, batch)
         return prefix_loss(logits, prefix)[1], more
@@ -105,6 +96,7 @@ class Trainer:
         fabric: a lightning_fabric.Fabric that was launched.
         auxiliary: see training.finetune.
         saved: a checkpoint to go on from.
+        lay_out: see training.finetune.
 
     Raises:
         StageLiteError: a batch that does not divide, a checkpoint of another run.
@@ -119,10 +111,11 @@ class Trainer:
         fabric: Any,
         auxiliary: nn.Module | None = None,
         saved: Path | None = None,
+        lay_out: Callable[[Batch], Batch] | None = None,
     ):
         self.model, self.dataset, self.steps = model, dataset, steps
         self.config, self.fabric, self.step = config, fabric, 0
-        self.auxiliary = auxiliary
+        self.auxiliary, self.lay_out = auxiliary, lay_out
         self.log: list[dict[str, Any]] = []
         self.interrupts = Interrupts(together=fabric.world_size > 1)
         self.stopping = False  # one of several processes was interrupted: all stop after this step
@@ -278,7 +271,7 @@ class Trainer:
             text_dropped=torch.from_numpy(fate[:, 1] < config.text_dropout),
             position_offset=offsets,
         )
-        return _Drawn(batch, fate, draws)
+        return _Drawn(batch if self.lay_out is None else self.lay_out(batch), fate, draws)
 
     def _with_a_past(self, drawn: _Drawn, before: int, after: int) -> Batch:
         """Hide or delay some of the target's past.
@@ -437,7 +430,7 @@ class Trainer:
             recompute=self.config.activation_checkpointing,
             parts=self.fabric.world_size if sharded else 1,
         )
-        check_memory(needed, self.fabric.device)
+        check_training_memory(needed, self.fabric.device)
 
 
 def _n_codes(batch: Batch) -> Tensor:

@@ -4,7 +4,7 @@
 
 Everything random about a step (windows, what is dropped or hidden) follows from (seed, example
 number) alone, so a run that was killed and started again ends with the same bits as one that was
-not, and two processes draw what one would. Notebook: 04_finetuning.
+not, and two processes draw what one would. Notebook: 04_fine_tuning.
 
 On several GPUs, or machines, the same lines run in every process that torchrun starts, each with
 its part of the batch (processes.py says what `strategy` means):
@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
+from .batch import Batch
 from .errors import StageLiteError
 from .examples import Example
 from .files import write_atomic
@@ -108,6 +109,7 @@ def finetune(
     log_every: int = 10,
     on_step: Callable[[int, float], None] | None = None,
     auxiliary: nn.Module | None = None,
+    lay_out: Callable[[Batch], Batch] | None = None,
     **settings: Any,
 ) -> Run:
     """Train the LM of a model, in place, up to `steps` optimizer steps in all.
@@ -136,6 +138,9 @@ def finetune(
             hidden being the last layer's normalised output Float[B, S, dim], and gives a scalar
             that is added to the loss; its parameters are trained and checkpointed too. The logged
             loss stays that of the codes.
+        lay_out: turns each batch, laid out as STAGE does, into another way of giving the context;
+            what it returns may be of a class of your own with its own `logits`. `evidence/ways.py`
+            has four.
 
     Raises:
         StageLiteError: no data, a batch that does not divide, too little memory, processes that
@@ -160,7 +165,7 @@ def finetune(
             f"{folder} holds a checkpoint; expected none with resume=False; "
             "give another checkpoint_dir or delete it"
         )
-    trainer = Trainer(model, dataset, steps, config, fabric, auxiliary, saved)
+    trainer = Trainer(model, dataset, steps, config, fabric, auxiliary, saved, lay_out)
     if saved and fabric.is_global_zero:  # without the rows of steps that will come again
         write_atomic(saved.with_name(LOG), "".join(map(_line, trainer.log)))
     return _loop(trainer, folder, validation, progress, log_every, on_step)

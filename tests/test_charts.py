@@ -67,6 +67,16 @@ def test_bars_and_heat():
     )
 
 
+def test_intervals_tell_value_and_ends():
+    found = {"model": {"value": 0.5, "low": 0.25, "high": 1.0},
+             "one song": {"value": 0.75, "low": np.nan, "high": np.nan}}  # fmt: skip
+    figure = charts.intervals(found, "beat F1", line=0.0, caption="two")
+    assert figure.alt == (
+        "beat F1, points with intervals: model 0.5 [0.25, 1], one song 0.75, dashed line at 0."
+    )
+    assert picture(figure).std() > 0.01
+
+
 def test_quantisation_measures_what_is_left():
     points = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
     books = [torch.tensor([[3.0, 0.0], [0.0, 3.0]]), torch.tensor([[0.0, 0.0], [0.0, 1.0]])]
@@ -80,6 +90,7 @@ def test_quantisation_measures_what_is_left():
         lambda: charts.token_grid(torch.zeros(4, 0, dtype=torch.long)),
         lambda: charts.curves({}, x_label="x", y_label="y"),
         lambda: charts.bars({}, "x"),
+        lambda: charts.intervals({}, "x"),
         lambda: charts.heat(np.zeros((0, 3)), x_label="x", y_label="y"),
         lambda: charts.quantisation(torch.zeros(0, 2), [], torch.zeros(0, 0, dtype=torch.long)),
     ],

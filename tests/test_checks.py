@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,8 @@ from torch import nn
 import stage_lite as sl
 from stage_lite import checks
 from stage_lite.audio import mix
-from stage_lite.checks import base, quickstart
+from stage_lite.checks import base, fine_tuning, quickstart
+from stage_lite.metrics.beats import beat_f1_of_times
 
 ROOT = Path(sl.__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -102,6 +104,102 @@ SAYS = {
         "did not shift": "Logits at step s are compared with the codes at step s",
         "out of bounds": "target_loss raised IndexError",
         "length of the target": "The loss is summed",
+    },
+    "click_by_hand": {
+        "fail those that are close": "the second one wiped out the first",
+        "size of a tensor": "goes on beyond the end of the track",
+        "the range of a wav": "The sum leaves [-1, 1]",
+    },
+    "beats_of_curve": {
+        "fail a tempo that jumps": "placed by the tempo at the beat before",
+        "evenly spaced": "That is the mean tempo",
+        "hundreds of beats": "Sixty times too many beats",
+    },
+    "f1_by_hand": {
+        "three beats heard twice": "a beat that was heard twice counts twice",
+        "fail half of it": "the share of the beats that were heard, the recall",
+        "I am at 0": "beats are compared by their number",
+    },
+    "octave_error": {
+        "forgive nothing": "that forgives nothing",
+        "far too large": "the octave is right, and still in the percent",
+        "100 and 247 bpm": "as a ratio: a tempo is multiplied",
+    },
+    "dropped_rows": {
+        "same rows go without in every step": "every step drops the same rows",
+        "Each call gives other rows": "could not go on as it would have",
+        "The whole batch": "one number was drawn for all of them",
+    },
+    "train_step": {
+        "counts the context too": "The loss counts the context too",
+        "far too large": "the warm-up is missing",
+        "the second is not": "The gradients of earlier steps are still in there",
+    },
+    "snapshot": {
+        "the optimizer is forgotten": "the snapshot has no 'optimizer'",
+        "other random numbers": "'random' is not the generator's state",
+        "the state of the end": "state_dict() is no copy",
+    },
+    "play_and_rest": {
+        "told of a leak": "that is a leak: 1.00 of the drums' own waveform",
+        "in pieces": "the hum is in pieces within a burst",
+        "told the length is wrong": "got 83200 samples for a window of 2.6 s at 16000 Hz",
+        "wrong places": "does the function read the song from its start",
+    },
+    "leak": {
+        "fail the late one": "look at every shift, not only at none",
+        "upside down": "A wav times -1 sounds the same",
+        "get nan": "0 / 0 is no number",
+    },
+    "step_positions": {
+        "round and round": "Counting goes round",
+        "one number late": "the token takes 0",
+        "two ways": "Aligned or not, your numbers are the same",
+    },
+    "head_weights": {
+        "do not sum to 1": "Yours was masked after the softmax",
+        "know the future": "The future is visible",
+        "too sure": "not divided by the square root of d",
+    },
+    "diagonal_share": {
+        "mean of the rows": "Sum first, divide then",
+        "the past only": "Only what is earlier counts",
+        "when they look elsewhere": "not by the number of frames",
+    },
+    "cut_head": {
+        "I cut rows": "Rows are cut",
+        "every n-th column": "stand side by side",
+        "changed an argument": "changed its argument 'matrix'",
+    },
+    "count_parameters": {
+        "one attention a layer": "One attention a layer is missing",
+        "tables like heads": "A table has card + 1 rows",
+        "counted biases": "These matrices have no biases",
+    },
+    "rename_layer": {
+        "every third row": "blocks of dim rows below one another: chunk, not [::3]",
+        "fail layer 1": "is three entries there, 3, 4, 5",
+        "did not cut": "in_proj_weight is still one matrix",
+    },
+    "cache_bytes": {
+        "half of it": "the cache holds both",
+        "four times as much": "whatever the number of codebooks",
+        "square of the steps": "The cache grows with the steps",
+    },
+    "song_interval": {
+        "too narrow": "windows of one song are alike",
+        "in another order": "draw with replacement",
+        "fail the long one": "the mean of the songs' means",
+    },
+    "frechet": {
+        "sets of one size": "The axes are swapped",
+        "root of each entry": "is not the matrix of the roots",
+        "is a distance": "squared distance of the means",
+    },
+    "ranks_of_right": {
+        "argsort": "argsort tells which mix stands in place m",
+        "of everything finds all": "The right mix wins every tie",
+        "along the rows": "You ranked stems for each mix",
     },
 }
 
@@ -240,7 +338,10 @@ def test_an_endless_loop_ends(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("kbit_per_s", "known_frames",
-                                  "rows_of_batch", "mask_and_positions")])  # fmt: skip
+                                  "rows_of_batch", "mask_and_positions", "play_and_rest",
+                                  "count_parameters", "cache_bytes",
+                                  "step_positions", "dropped_rows", "train_step",
+                                  "snapshot", "octave_error")])  # fmt: skip
 def test_arguments_stay_as_they_were(name):
     """A function that is right, and writes into what it was given."""
     right = solution_of(name)
@@ -331,6 +432,92 @@ def test_a_stub_within_a_loop_or_an_exit_is_no_end():
         ("target_loss", lambda x, s, m: F.cross_entropy(x[:, :-1][m[:, :-1]],
             s[:, 1:].clamp(max=x.shape[2] - 1)[m[:, :-1]]), "moved the wrong way"),
         ("target_loss", lambda x, s, m: -solution_of("target_loss")(x, s, m), "the loss: 1 of 1"),
+        ("count_parameters", lambda q, c, d, n: solution_of("count_parameters")(q, c, d, n) - 2 * d,
+         "The last norm"),
+        ("count_parameters", lambda q, c, d, n: solution_of("count_parameters")(q, c, d, n) + q * d,
+         "A head has card columns"),
+        ("count_parameters", lambda q, c, d, n: solution_of("count_parameters")(q, c, d, 1),
+         "That is one layer"),
+        ("count_parameters", lambda q, c, d, n: 1.5, "expected a whole number"),
+        ("count_parameters", lambda q, c, d, n: 7, "got 7, expected .* too few"),
+        ("rename_layer", lambda s, i: list(s), "got a list; expected a dictionary"),
+        ("rename_layer", lambda s, i: {n: x.t() if x.dim() == 2 and "ff" in n else x
+            for n, x in solution_of("rename_layer")(s, i).items()}, "is transposed"),
+        ("rename_layer", lambda s, i: (lambda o: o | {n: o[n.replace("to_q", "to_v")] for n in o
+            if "to_q" in n})(solution_of("rename_layer")(s, i)), "another third of the matrix"),
+        ("rename_layer", lambda s, i: solution_of("rename_layer")(s, i) | {"out_norm.bias": 1},
+         "'out_norm.bias' is no part of layer 0"),
+        ("rename_layer", lambda s, i: {}, "layer 0: there is no 'lm.decoder"),
+        ("rename_layer", lambda s, i: {
+            n: x + 1 for n, x in solution_of("rename_layer")(s, i).items()}, "or changed numbers"),
+        ("cache_bytes", lambda n, h, w, r, s, b: 2 * n * h * w * r * s, "That is how many numbers"),
+        ("cache_bytes", lambda n, h, w, r, s, b: 2 * n * w * r * s * b, "That is one head"),
+        ("cache_bytes", lambda n, h, w, r, s, b: 3 * n * h * w * r * s * b, "Queries are not kept"),
+        ("click_by_hand", lambda s, t, a, n, r: solution_of("click_by_hand")(
+            s, t, np.ones_like(a), n, r), "equally loud"),
+        ("click_by_hand", lambda s, t, a, n, r: solution_of("click_by_hand")(s, t, a, n, r)[0],
+         r"got the shape \[8000\]"),
+        ("beats_of_curve", lambda b, s: solution_of("beats_of_curve")(b, s)[1:],
+         "Beat 0 is missing"),
+        ("beats_of_curve", lambda b, s: solution_of("beats_of_curve")(3600 / b, s),
+         "length of a beat was integrated"),
+        ("beats_of_curve", lambda b, s: solution_of("beats_of_curve")(b, s)[:-1],
+         "got 3 beats; expected 4"),
+        ("beats_of_curve", lambda b, s: solution_of("beats_of_curve")(b, s) + 0.1, "where the sum"),
+        ("f1_by_hand", lambda b, h, w: solution_of("f1_by_hand")(b, h, w)
+         * (len(b) + len(h)) / 2 / max(1, len(h)), "the precision"),
+        ("f1_by_hand", lambda b, h, w: solution_of("f1_by_hand")(b, h, 0.07), "narrow window"),
+        ("f1_by_hand", lambda b, h, w: solution_of("f1_by_hand")(b, h, w) if h[0] >= 0 else 0,
+         "nothing heard: .*F1 is 0"),
+        ("octave_error", lambda a, h: solution_of("octave_error")(h, a), "turned round"),
+        ("octave_error", lambda a, h: (lambda o, p: (o, p / 100))(
+            *solution_of("octave_error")(a, h)), "that is a share"),
+        ("octave_error", lambda a, h: solution_of("octave_error")(a, h)[1], "expected two numbers"),
+        ("dropped_rows", lambda n, p, s: torch.tensor(
+            [i * 0.618 % 1 < p for i in n]), "the seed takes no part"),
+        ("dropped_rows", lambda n, p, s: ~solution_of("dropped_rows")(n, p, s),
+         "Is the comparison turned round"),
+        ("dropped_rows", lambda n, p, s: torch.rand(len(n), generator=torch.Generator()
+            .manual_seed(s + n[0])) < p, "changes with the batch that it is in"),
+        ("train_step", lambda m, o, p, s, c: fine_tuning._step(
+            m, o, p, s, warm=lambda step, n: min(1.0, step / n)), "count from .step . 1"),
+        ("train_step", lambda m, o, p, s, c: fine_tuning._step(
+            m, o, p, s, warm=lambda step, n: (step + 1) / n), "goes on rising"),
+        ("train_step", lambda m, o, p, s, c: fine_tuning._step(m, o, p, s, clip=False),
+         "The gradient is not clipped"),
+        ("train_step", lambda m, o, p, s, c: 1.0, "Nothing has moved"),
+        ("train_step", lambda m, o, p, s, c: fine_tuning._step(m, o, p, s) + 1, "the loss of step"),
+        ("train_step", lambda m, o, p, s, c: (fine_tuning._step(m, o, p, s), torch.zeros(
+            [], requires_grad=True) * 1)[1], "return float"),
+        ("snapshot", lambda m, o, g, s: solution_of("snapshot")(m, o, g, s + 1), "'step' is 4"),
+        ("snapshot", lambda m, o, g, s: {**solution_of("snapshot")(m, o, g, s),
+            "lm": m.state_dict()}, "'lm' has changed since"),
+        ("snapshot", lambda m, o, g, s: (solution_of("snapshot")(m, o, g, s),
+            torch.rand(1, generator=g))[0], "a snapshot is a look"),
+        ("play_and_rest", lambda s, w: solution_of("play_and_rest")(s, w)
+         + 0.3 * s.stem(w.target, w.start_s, w.duration_s), "that is a leak: 0"),
+        ("play_and_rest", lambda s, w: s.mix(None, w.start_s, w.duration_s), "that is a leak"),
+        ("play_and_rest", lambda s, w: torch.full((1, round(w.duration_s * s.sample_rate)), 0.1),
+         "The hum never stops|the hum never stops"),
+        ("play_and_rest", lambda s, w: torch.zeros(1, round(w.duration_s * s.sample_rate)),
+         "does not sound where the drums do"),
+        ("play_and_rest", lambda s, w: solution_of("play_and_rest")(s, w)[0], "one channel"),
+        ("play_and_rest", lambda s, w: 0.5 * solution_of("play_and_rest")(s, w),
+         "level of 0.035 .RMS.; expected 0.071"),
+        ("play_and_rest", lambda s, w: solution_of("play_and_rest")(
+            s, sl.Window(s, w.start_s, w.duration_s, "drums", 0)), "always the drums"),
+        ("play_and_rest", lambda s, w: solution_of("play_and_rest")(s, w)
+         * (1 + 0.01 * torch.rand(1)), "two different wavs"),
+        ("leak", lambda c, t: (c * t).sum().abs(), "A copy has 1: divide by both norms"),
+        ("leak", lambda c, t: float(solution_of("leak")(c, t) * (t.norm() / c.norm())),
+         "A quiet copy is a copy"),
+        ("leak", lambda c, t: 1.0, "a copy that is late: got 1"),
+        ("step_positions", lambda c, t, k, a: torch.arange(c + 1 + t + k) - a * (c + 1),
+         "most at"),
+        ("step_positions", lambda c, t, k, a: solution_of("step_positions")(c + a, t - a, k, a),
+         "one number early"),
+        ("step_positions", lambda c, t, k, a: solution_of("step_positions")(c, t, k, not a),
+         "Aligned or not|most at"),
     ],
 )  # fmt: skip
 def test_other_ways_to_be_wrong(name, function, message):
@@ -355,6 +542,18 @@ def test_other_ways_to_be_wrong(name, function, message):
         ("lay_out", lambda c, t, s, x: sl.build_prefix(
             c[None], t[None], special_token_id=s, context_token_id=x).sequence[0]),
         ("target_loss", lambda x, s, m: solution_of("target_loss")(x, s, m).item()),
+        ("click_by_hand", lambda s, t, a, n, r: solution_of("click_by_hand")(
+            s, t, a, n, r).numpy()),
+        ("beats_of_curve", lambda b, s: solution_of("beats_of_curve")(b, s).tolist()),
+        ("f1_by_hand", lambda b, h, w: torch.tensor(solution_of("f1_by_hand")(b, h, w))),
+        ("f1_by_hand", lambda b, h, w: beat_f1_of_times(b, h, w)),
+        ("octave_error", lambda a, h: [np.float64(x) for x in solution_of("octave_error")(a, h)]),
+        ("train_step", lambda m, o, p, s, c: torch.tensor(fine_tuning._step(m, o, p, s))),
+        ("play_and_rest", lambda s, w: None if s.stem(w.target, w.start_s, w.duration_s).norm() < 1
+         else solution_of("play_and_rest")(s, w).double()),
+        ("leak", lambda c, t: torch.tensor(solution_of("leak")(t, c))),
+        ("step_positions", lambda c, t, k, a: torch.cat([torch.arange(c + 1), torch.arange(t + k)
+         + (0 if a else c + 1)])),
     ],
 )  # fmt: skip
 def test_other_ways_to_be_right(name, function):

@@ -12,7 +12,7 @@ from stage_lite import demo
 from stage_lite.audio import load_audio, resample
 from stage_lite.clips import Clip
 from stage_lite.errors import StageLiteError
-from stage_lite.html_page import Code, Section, Table, page
+from stage_lite.html_page import Code, Frame, Section, Table, page
 from stage_lite.song import open_songs
 
 FILES = ["mix.wav", "drums.wav", "mix_drums.wav", "bass.wav", "mix_drums_bass.wav",
@@ -177,6 +177,9 @@ def test_words_are_text_never_html():
     table = Table(evil, [evil, evil], [[evil, evil]])
     text = page(evil, evil, [Section(evil, [evil, clip, table, Code(evil)])])
     assert len([tag for tag, _ in read(text) if tag == "script"]) == 1
+    frame = Frame(text, title='a "page"')._repr_html_()  # a page within a page, as an attribute
+    ((tag, attrs),) = read(frame)
+    assert tag == "iframe" and attrs["srcdoc"] == text and attrs["title"] == 'a "page"'
 
 
 def test_a_clip_is_small_and_keeps_time():

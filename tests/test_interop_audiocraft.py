@@ -16,13 +16,9 @@ TEXTS = ["slow waltz", "drums, bossa nova for two hands", ""]
 @pytest.fixture(scope="module")
 def t5(tmp_path_factory):
     """A T5 that audiocraft takes by its path, as if by one of its ten names."""
-    folder = str(peers.t5_folder(tmp_path_factory.mktemp("t5") / "t5"))
-    conditioner = audiocraft_classes().T5Conditioner
-    names, dims = conditioner.MODELS, conditioner.MODELS_DIMS
-    conditioner.MODELS = [*names, folder]
-    conditioner.MODELS_DIMS = dims | {folder: peers.TEXT_DIM}
-    yield folder
-    conditioner.MODELS, conditioner.MODELS_DIMS = names, dims
+    folder = peers.t5_folder(tmp_path_factory.mktemp("t5") / "t5")
+    with peers.known_to_audiocraft(folder) as name:
+        yield name
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import stage_lite as sl
-from stage_lite.interop import hub, memory
+from stage_lite import memory
+from stage_lite.interop import hub
 from stage_lite.interop.torch_file import write_torch_file
 from stage_lite.shipped import PRETRAINED
 
@@ -197,6 +198,41 @@ def test_a_zip_that_is_no_torch_file(work):
     fails(work / "audiocraft", "state_dict.bin is broken or cut short")
 
 
+def test_code_in_any_file(work, capsys):
+    codec = work / "audiocraft" / "compression_state_dict.bin"
+    torch.save({**torch.load(codec, weights_only=True), "best_state": Bomb()}, codec)
+    fails(work / "audiocraft", "compression_state_dict.bin is pickled with code")
+    t5 = peers.t5_folder(work / "t5")
+    state = load_file(t5 / "model.safetensors")
+    (t5 / "model.safetensors").unlink()
+    torch.save({**state, "x": Bomb()}, t5 / "pytorch_model.bin")
+    with pytest.raises(sl.StageLiteError, match="holds no weights of a T5|pickled with code"):
+        sl.load(work / "transformers", t5=t5)
+    assert "code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", ["transformers", "audiocraft", "stage.safetensors", "ours"])
+def test_a_wrong_t5(made, tmp_path, path):
+    """Its vectors are as wide as no projection of the model."""
+    wrong = peers.t5_folder(tmp_path / "wide", d_model=peers.TEXT_DIM + 8)
+    fails(made / path, "is the wrong T5 for this model: its vectors have 32 numbers", t5=wrong)
+    fails(made / path, "there is no|holds no config.json|no T5", t5=tmp_path)
+
+
+def test_a_cache_that_is_half_there(work, monkeypatch, tmp_path):
+    """The hub client's folders hold links; a download that broke off leaves some of them."""
+    folder = work / "transformers"
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(tmp_path / "blobs" / "gone")
+    (folder / "model.safetensors.incomplete").write_bytes(b"123")
+    fails(folder, "holds config.json and no model.safetensors; the download was not finished")
+    client = Hub(monkeypatch, {"facebook/musicgen-small": work / "audiocraft"})
+    client.cached.add(("facebook/musicgen-small", "state_dict.bin"))
+    client.error = ConnectionError("no route")
+    message = fails("facebook/musicgen-small", "could not download .*compression_state_dict.bin")
+    assert "no network" in message and "stage_lite.load('the/folder'" in message
+
+
 def test_fp16_on_a_cpu(made):
     for path in ("transformers", "audiocraft", "stage.safetensors", "ours"):
         fails(made / path, "dtype is 'fp16' on a CPU, where half precision", dtype="fp16")
@@ -212,35 +248,17 @@ def test_fp16_on_a_cpu(made):
 def test_too_little_memory(made, monkeypatch):
     """Said before anything is read, with what is needed and what is there."""
     for path in ("transformers", "audiocraft", "stage.safetensors", "ours"):
-        monkeypatch.setattr(memory, "available_bytes", lambda: memory.SPARE + 20_000)
+        monkeypatch.setattr(memory, "available_bytes", lambda device: memory.SPARE + 20_000)
         fails(made / path, r"needs 0\.3 GB of memory, 0\.3 GB are free\. Try: a smaller model")
-        monkeypatch.setattr(memory, "available_bytes", lambda: None)  # the system does not say
+        monkeypatch.setattr(
+            memory, "available_bytes", lambda device: None
+        )  # the system does not say
         assert sl.load(made / path).n_q == peers.N_Q
-    monkeypatch.setattr(memory, "available_bytes", lambda: int(9e9))
+    monkeypatch.setattr(memory, "available_bytes", lambda device: int(9e9))
     with pytest.raises(sl.StageLiteError, match=r"musicgen-large needs 13.3 GB of memory, 9.0 GB"):
         sl.load("facebook/musicgen-large")
     with pytest.raises(sl.StageLiteError, match="could not download"):
         sl.load("facebook/musicgen-large", dtype="bf16")  # half of it would fit
-
-
-def test_memory_that_is_there():
-    assert memory.available_bytes() > 50e6
-
-
-def test_control_groups(tmp_path, monkeypatch):
-    """In a container its limit counts; files that the system keeps in memory are free."""
-    real = memory.Path
-
-    def moved(path):
-        return real(str(path).replace("/sys/fs/cgroup", str(tmp_path)))
-
-    monkeypatch.setattr(memory, "Path", moved)
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("900000\n")
-    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 300000\nactive_file 0\n")
-    assert memory.available_bytes() == 400_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory.available_bytes() > 400_000
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from stage_lite.files import write_registry
 from stage_lite.listening_answers import append_answer, read_answers, unanswered
 from stage_lite.listening_plan import plan_pairs, plan_sheets
 from stage_lite.listening_power import listeners_needed, listening_power
+from stage_lite.listening_simulation import simulate_answers
 from stage_lite.listening_statistics import (
     PAIR_COLUMNS,
     SHEET_COLUMNS,
@@ -876,3 +877,33 @@ def test_files_are_imported_without_the_heavy_ones():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+# --- simulated listeners -------------------------------------------------------------------------
+
+
+def test_simulated_listeners_prefer_what_is_better(tmp_path):
+    test = write_listening_test(
+        tmp_path / "test", make_items(4), pairs=[("real", "nano")], n_listeners=30, seed=2
+    )
+    asked = {"quality": lambda item, system: 2.0 * (system == "real"), "seed": 4}
+    answers = simulate_answers(test, tmp_path / "a", **asked, listener_sd=0.0)
+    assert len(answers) == 120 and len(list((tmp_path / "a").glob("*.csv"))) == 30
+    assert abs((answers["winner"] == "real").mean() - expit(2.0)) < 0.08
+    again = simulate_answers(test, tmp_path / "b", **asked, listener_sd=0.0)
+    pd.testing.assert_frame_equal(answers, again)
+    row = pair_shares(answers).iloc[0]  # "nano" against "real"
+    assert row["high"] < 0.5 and row["listeners"] == 30
+
+
+def test_simulated_answers_say_what_is_wrong(tmp_path):
+    folder = tmp_path / "test"
+    test = write_listening_test(folder, make_items(2), pairs=[("real", "nano")], n_listeners=2)
+    blind = load_listening_test(folder, blind=True)
+    with pytest.raises(StageLiteError, match="came with no key; expected 'pairs' with its key"):
+        simulate_answers(blind, tmp_path / "a", lambda item, system: 0.0)
+    with pytest.raises(StageLiteError, match="is nan and nan; expected finite numbers"):
+        simulate_answers(test, tmp_path / "a", lambda item, system: float("nan"))
+    simulate_answers(test, tmp_path / "b", lambda item, system: 0.0)
+    with pytest.raises(StageLiteError, match="holds answers already"):
+        simulate_answers(test, tmp_path / "b", lambda item, system: 0.0)

@@ -341,3 +341,21 @@ def test_wrong_codebooks_and_ids_are_named():
         forward(lm, random_sequence(replace(TINY, n_q=3)))
     with pytest.raises(StageLiteError, match=r"the id -1, no code; expected ids in \[0, 16\]"):
         forward(lm, random_sequence(TINY) - 1)
+
+
+def test_what_is_added_reaches_each_row_at_its_own_steps():
+    """Behind any padding, a row with something added is computed as it would be alone."""
+    config = LMConfig(card=16, dim=32, num_layers=2, num_heads=2)
+    lm = build_lm(config, seed=0)
+    sequence = random_sequence(config, n_batch=3)
+    n_steps = sequence.shape[2]
+    pads = torch.tensor([0, 4, 2])
+    mask = torch.arange(n_steps) >= pads[:, None]
+    positions = (torch.arange(n_steps) - pads[:, None]).clamp(min=0)
+    added = torch.randn(3, n_steps, config.dim, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        together = forward(lm, sequence, mask, positions, added=added)
+        for b, pad in enumerate(pads.tolist()):
+            alone = forward(lm, sequence[b : b + 1, :, pad:], added=added[b : b + 1, pad:])
+            close(together[b : b + 1, :, pad:], alone)
+        assert not torch.allclose(alone, forward(lm, sequence[2:, :, 2:]), atol=1e-2)

@@ -29,6 +29,7 @@ from stage_lite.metrics.coherence import (
     onset_agreement,
     pulse_agreement,
     retrieval_accuracy,
+    score_matrix,
 )
 from stage_lite.metrics.contrastive import (
     EncoderConfig,
@@ -323,6 +324,20 @@ def test_retrieval_of_a_model_is_that_of_its_scores():
             for e in examples(6, 1)]  # fmt: skip
     one_by_one = retrieval_accuracy(made, partial(coherence, model=model), n_others=3)
     assert retrieval_accuracy(made, model, n_others=3) == one_by_one
+
+
+def test_a_matrix_holds_what_pairs_score():
+    model = tiny_model()
+    mixes = [notes(root, root + 7, seconds=1.28) for root in (0, 2, 5)]
+    stems = [clicks(np.arange(start, 1.1, 0.3), 1.28) for start in (0.1, 0.25)]
+    matrix = score_matrix(mixes, stems, RATE, model)
+    assert matrix.shape == (3, 2)
+    for m, mix in enumerate(mixes):
+        for s, stem in enumerate(stems):
+            score = (matrix[m, s] - model.floor) / (model.ceiling - model.floor)
+            assert score == pytest.approx(coherence(mix, stem, RATE, model), abs=1e-4)
+    with pytest.raises(StageLiteError, match=r"the 2 stem wavs have lengths of .* one for all"):
+        score_matrix(mixes, [stems[0], stems[1][:, :-3200]], RATE, model)
 
 
 def test_interval_over_songs():

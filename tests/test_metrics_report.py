@@ -1,6 +1,7 @@
 """metrics/report.py: sl.evaluate on players whose scores are known, on bad input, and its files."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,11 +18,12 @@ from stage_lite.examples import Example
 from stage_lite.metrics import coherence as coherence_file
 from stage_lite.metrics import listen, systems, text
 from stage_lite.metrics.agreement import chroma_agreements, onset_agreement_of_times
-from stage_lite.metrics.beats import find_onsets
+from stage_lite.metrics.beats import beat_f1, find_onsets
 from stage_lite.metrics.contrastive import EncoderConfig, PairModel
 from stage_lite.metrics.frechet import kad
 from stage_lite.metrics.loop import Bar, find_bar, loop_bar
 from stage_lite.metrics.report import COLUMNS, METRICS
+from stage_lite.metrics.report_clips import evaluated_clips
 from stage_lite.metrics.set_scores import set_distance
 from stage_lite.metrics.systems import ANOTHER, GENERATED, LOOP, REAL, SHUFFLED, SYSTEMS
 from stage_lite.metrics.windows import draw_windows
@@ -383,7 +385,16 @@ def mixed(**change):
         (windows(), {"tracker": "grid"}, "'grid' came without times"),
         (windows(), {"embedding": "mfcc"}, "no embedding is called 'mfcc'"),
         (windows(), {"batch_size": 0}, "batch_size is 0"),
+        (windows(), {"batch_size": None}, "batch_size is None; expected a whole number"),
+        (windows(), {"n": "all"}, "n is 'all'; expected a whole number of windows"),
+        (windows(), {"n": float("nan")}, "n is nan; expected a whole number of windows"),
+        (windows(), {"seed": -1}, "seed is -1; expected a whole number from 0"),
+        (windows(), {"embedding": ["codec"]}, r"no embedding is called \['codec'\]"),
+        ("songs", {}, "the data set is 'songs'; expected a data set, such as StemDataset"),
+        (Path("songs"), {}, "the data set is .*Path.'songs'.; expected a data set"),
+        (None, {}, "the data set is None; expected a data set"),
         (windows(), {"out": __file__}, "is a file; expected a folder"),
+        (windows(), {"out": f"{__file__}/report"}, "cannot be made .Not a directory."),
         (windows(), {"cache_dir": __file__}, "is a file; expected a folder"),
     ],
 )
@@ -410,9 +421,57 @@ def test_audio_of_different_rates_and_bad_samples(tiny_model):
         sl.evaluate(tiny_model, [heard(0), heard(1), heard(2, spoil=True)], **options)
 
 
+def test_rows_of_different_sizes_are_a_gap(hit_model, monkeypatch):
+    monkeypatch.setattr(systems, "generate_codes", deaf_player)
+    calls = iter(range(1000))
+
+    def ragged(wavs, sample_rate):
+        return np.ones((1, 2 + next(calls) % 2))
+
+    names = ["onset_alignment", "kad_unbiased"]
+    table = sl.evaluate(
+        hit_model, windows(each=4), n=12, metrics=names, embedding=ragged, progress=False
+    )
+    assert "gave rows of 2 to 3 dimensions" in table.attrs["missing"]["kad_unbiased"]
+    assert table.loc["onset_alignment"]["value"].notna().all()
+
+
+def test_a_name_is_no_model():
+    with pytest.raises(StageLiteError, match="model is 'nano'; expected a StageModel"):
+        sl.evaluate("nano", windows(), n=6)
+
+
 def test_a_model_that_cannot_hear_is_an_error(tiny_base):
     with pytest.raises(StageLiteError, match="no context token.*such as 'nano'"):
         sl.evaluate(tiny_base, windows(), n=6)
+
+
+# --- to hear -------------------------------------------------------------------------------------
+
+
+def test_clips_are_what_was_evaluated(hit_model, monkeypatch, tmp_path):
+    monkeypatch.setattr(systems, "generate_codes", deaf_player)
+    asked = {"n": 6, "seed": 3, "cache_dir": tmp_path / "cache", "progress": False}
+    sl.evaluate(hit_model, windows(), **asked, metrics=["beat_f1"], out=tmp_path / "report")
+    written = json.loads((tmp_path / "report/report.json").read_text())
+    monkeypatch.setattr(systems, "generate_codes", never)
+    items = evaluated_clips(hit_model, windows(), **asked)
+    assert [i.id for i in items] == [
+        f"{w['song']} {w['target']} {w['start_s']:.2f} s" for w in written["windows"]
+    ]
+    known = {(e.song_id, e.start_s): e for e in windows()}
+    for number, (item, w) in enumerate(zip(items, written["windows"], strict=True)):
+        e = known[w["song"], w["start_s"]]
+        assert list(item.clips) == list(SYSTEMS) and item.context[1] == 32000
+        assert torch.equal(item.context[0], hit_model.decode(e.context_codes[None])[0])
+        assert torch.equal(item.clips[REAL][0], hit_model.decode(e.target_codes[None])[0])
+        for system, clip in item.clips.items():
+            score = beat_f1(e.beat_times, *clip)
+            assert score == pytest.approx(written["scores"]["beat_f1"][system][number])
+    few = evaluated_clips(hit_model, windows(), **asked, systems=[GENERATED], most=2)
+    assert [(i.id, list(i.clips)) for i in few] == [(i.id, [GENERATED]) for i in items[:2]]
+    with pytest.raises(StageLiteError, match=r"systems is \['nano'\]; expected some of real"):
+        evaluated_clips(hit_model, windows(), **asked, systems=["nano"])
 
 
 # --- files ---------------------------------------------------------------------------------------

@@ -13,7 +13,10 @@ from songs import own_song
 from stage_lite.audio import save_audio
 from stage_lite.codec import save_codec
 from stage_lite.errors import StageLiteError
+from stage_lite.metrics import studio, systems
 from stage_lite.metrics.bootstrap import Bootstrap, shown
+from stage_lite.metrics.listening_gap import listening_gap
+from stage_lite.metrics.same_windows import other_songs, same_windows
 from stage_lite.result_store import ResultStore, key_of
 from stage_lite.shards import ShardWriter
 
@@ -22,9 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "pretraining"))
 import anchors
 import report_codec
 import report_nano
-from listening_windows import draw_windows, other_songs
 from markdown_table import table
-from report_nano import summarise
 
 # --- statistics ----------------------------------------------------------------------------------
 
@@ -173,7 +174,7 @@ def shards(folder, n_songs=6, seconds=8):
 
 
 def test_windows_are_the_same_for_all_conditions(tmp_path):
-    windows = draw_windows(
+    windows = same_windows(
         shards(tmp_path), "drums", ["click", "mixture"], 5, window_s=2.0, seed=1
     )  # fmt: skip
     assert list(windows) == ["click", "mix"]
@@ -183,26 +184,26 @@ def test_windows_are_the_same_for_all_conditions(tmp_path):
         assert not torch.equal(click.context_codes, mix.context_codes)
         assert click.condition == "click" and mix.condition == "mix"
         assert np.array_equal(click.beat_times, mix.beat_times)
-    again = draw_windows(tmp_path, "drums", ["mix"], 3, window_s=2.0, seed=1)["mix"]
+    again = same_windows(tmp_path, "drums", ["mix"], 3, window_s=2.0, seed=1)["mix"]
     assert [e.start_s for e in again] == [e.start_s for e in windows["mix"][:3]]
     mixes = windows["mix"]
     for one, others in zip(mixes, other_songs(mixes, count=2), strict=True):
         assert len(set(others)) == 2 and all(mixes[i].song_id != one.song_id for i in others)
     with pytest.raises(StageLiteError, match="found 0 windows.*expected 5"):
-        draw_windows(tmp_path, "drums", ["mix"], 5, window_s=0.6)  # fewer than four beats in each
+        same_windows(tmp_path, "drums", ["mix"], 5, window_s=0.6)  # fewer than four beats in each
 
 
 def test_share_of_the_gap(tmp_path):
     """A perfect listener closes the gap, one that ignores its context does not."""
-    examples = draw_windows(shards(tmp_path), "drums", ["mix"], 6, window_s=4.0)["mix"]
+    examples = same_windows(shards(tmp_path), "drums", ["mix"], 6, window_s=4.0)["mix"]
     real = [{"beats": e.beat_times, "onsets": e.beat_times} for e in examples]
     off = [{"beats": e.beat_times + 0.2, "onsets": e.beat_times + 0.1} for e in examples]
     loss = {name: np.linspace(1, 2, 6) for name in report_nano.LOSSES}
     worse = {name: values + 0.5 for name, values in loss.items()}
     losses = {"none": worse, "mix/right": loss, "mix/shuffled": worse}
     events = {"real": real, "none": off}
-    deaf = summarise(examples, losses, events | {"mix/right": off, "mix/shuffled": off})
-    keen = summarise(examples, losses, events | {"mix/right": real, "mix/shuffled": off})
+    deaf = listening_gap(examples, losses, events | {"mix/right": off, "mix/shuffled": off})
+    keen = listening_gap(examples, losses, events | {"mix/right": real, "mix/shuffled": off})
     for metric in report_nano.METRICS:
         own, value = keen["conditions"]["mix"], {}
         for name, scores in {**own, "real": keen["real"], "other": keen["other"]}.items():
@@ -221,7 +222,7 @@ def test_nano_report_and_its_resumption(tmp_path, monkeypatch, capsys):
     out = tmp_path / "nano.json"
     words = ["--model", tmp_path / "model", "--tokens", tmp_path / "tokens", "--out", out]
     options = ["--n", "4", "--window", "2", "--targets", "drums", "--batch-size", "4",
-               "--threads", "1", "--workers", "0"]  # fmt: skip
+               "--threads", "1"]  # fmt: skip
     args = report_nano.arguments([str(word) for word in words + options])
     result = report_nano.report(args)
     written = json.loads(out.read_text())
@@ -239,10 +240,38 @@ def test_nano_report_and_its_resumption(tmp_path, monkeypatch, capsys):
     def never(*_, **__):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(report_nano, "generate_codes", never)
-    monkeypatch.setattr(report_nano, "code_losses", never)
-    monkeypatch.setattr(report_nano, "find_onsets", never)
+    monkeypatch.setattr(systems, "generate_codes", never)
+    monkeypatch.setattr(studio, "code_losses", never)
+    monkeypatch.setattr("stage_lite.metrics.listen.find_onsets", never)
     capsys.readouterr()
     report_nano.report(args)
     assert json.loads(out.read_text()) == written
     assert "generated, drums, click/right: 4 of 4 are there" in capsys.readouterr().out
+
+
+# --- the learning curve that notebook 04 shows ---------------------------------------------------
+
+
+def test_learning_curves_are_those_of_the_log():
+    root = Path(__file__).parents[1]
+    log = (root / "dev" / "LOG.md").read_text()
+    report = json.loads((root / "docs" / "reports" / "nano-training.json").read_text())
+    keys = ("click", "click_hidden", "mix", "mix_hidden")
+    for run in report["runs"]:
+        assert run["entry"] in log and {len(run[k]) for k in (*keys, "hours")} == {
+            len(run["steps"])
+        }
+        for i, step in enumerate(run["steps"]):
+            begins = [0, *(until for until, _, _ in run["stages"])]
+            seconds = sum(
+                max(0, min(step, until) - begin) * window_s * n
+                for begin, (until, window_s, n) in zip(begins, run["stages"], strict=False)
+            )
+            assert run["hours"][i] == pytest.approx(seconds / 3600, abs=0.006)
+            numbers = [f"{abs(run[k][i]):.3f}" for k in keys]
+            if run["name"] == "with an encoder":
+                assert "click 0.142 | 0.560 (0.907), mix\n  0.055 | 0.310" in log
+                assert numbers == ["0.142", "0.560", "0.055", "0.310"]
+                continue
+            rows = [line for line in log.splitlines() if f"| {step} |" in line]
+            assert any(all(number in row for number in numbers) for row in rows), (run, step)

@@ -282,7 +282,10 @@ def test_too_little_memory_is_said_before_the_first_step(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda device: 1000)
     model = make_tiny_model()
     before = weights(model)
-    with pytest.raises(StageLiteError, match="needs at least .* GB beside the weights, cpu has"):
+    with pytest.raises(
+        StageLiteError,
+        match="a training step, beside the weights, needs .* of memory, 0.0 MB are free",
+    ):
         finetune(model, DATA, steps=1, progress=False, batch_size=2)
     assert torch.equal(weights(model), before)
 

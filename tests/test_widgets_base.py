@@ -58,6 +58,26 @@ def test_the_bundle_of_a_cell(beep):
     assert "<b>" not in data["text/html"]
 
 
+def test_a_cell_shows_the_still_picture_and_the_view(beep):
+    """Two outputs: what a notebook without its kernel shows, and what one with it shows."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.display import display
+    from IPython.utils.capture import capture_output
+
+    InteractiveShell.instance()
+    with capture_output() as shown:
+        display(beep)
+    still, view = (output.data for output in shown.outputs)
+    assert set(still) == {"text/plain", "text/html"} and f'id="{beep._place}"' in still["text/html"]
+    assert beep._twin() in still["text/html"] and "Run its cell to use it" in still["text/html"]
+    assert view["text/html"] == "" and view[WIDGET_VIEW]["model_id"] == beep.model_id
+    beep.close()
+    with capture_output() as shown:
+        display(beep)
+    (only,) = shown.outputs
+    assert "was closed" in only.data["text/html"]
+
+
 def test_close_frees_the_audio_and_says_so(beep):
     beep.close()
     assert {"kind": "close"} in [data.get("content") for data, _ in beep.told if data]

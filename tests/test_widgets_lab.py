@@ -148,12 +148,21 @@ def test_opened_again(lab):
     short.get_by_text("Python was restarted").wait_for()
     assert short.get_by_role("button", name="Solo bass").is_enabled()
 
-    # Opened without it: a sentence too.
+    # Opened without it: the still picture and a sentence of ours, no error box.
     book.reload()
-    book.page.wait_for_function(
-        "e => e.innerText.trim().length > 10 && !e.innerText.includes('Loading')",
-        arg=book.output(1).element_handle(),
-    )
+    for i in (1, 2):
+        lost = book.output(i).locator(".jp-OutputArea-output.jupyter-widgets")
+        lost.wait_for(state="attached")  # it is there, and what it says is not shown
+        assert "model not found" in lost.text_content() and not lost.is_visible()
+        still = book.output(i).get_by_text("A still picture of a widget. Run its cell to use it.")
+        still.wait_for(state="visible")
+        assert "Error" not in book.output(i).inner_text()
+    assert book.output(1).locator("audio").count() == 1
+    book.screenshot("opened_again")
+    book.run_all()  # and its cells bring the widgets back
+    book.widget("Short stems")
+    still = book.output(1).get_by_text("A still picture of a widget.")
+    assert still.count() == 1 and not still.is_visible()
     assert book.problems == []
 
 

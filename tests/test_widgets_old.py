@@ -19,12 +19,18 @@ spec.loader.exec_module(stage_widgets)
 
 import anywidget, ipywidgets, numpy as np, torch
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import display
+from IPython.utils.capture import capture_output
+InteractiveShell.instance()
 assert (ipywidgets.__version__, anywidget.__version__) == ("7.7.1", "0.9.21")
 
 def shown(widget):
-    data, _ = InteractiveShell.instance().display_formatter.format(widget)
-    assert set(data) == {"text/plain", "text/html", "application/vnd.jupyter.widget-view+json"}
-    assert data["text/plain"] == repr(widget) and " at 0x" not in repr(widget)
+    with capture_output() as shown:
+        display(widget)
+    still, view = (output.data for output in shown.outputs)
+    assert set(still) == {"text/plain", "text/html"} and "Run its cell" in still["text/html"]
+    assert set(view) == {"text/plain", "text/html", "application/vnd.jupyter.widget-view+json"}
+    assert still["text/plain"] == repr(widget) and " at 0x" not in repr(widget)
 
 beats = np.arange(0, 1, 0.25)
 mixer = stage_widgets.StemMixer({"a": torch.ones(1, 8000) / 2}, 8000, beats=beats, downbeats=beats)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 # The browser empties its copy; what it says about this trait never counts.
 _ONE_WAY = {"sync": True, "echo_update": False, "from_json": lambda _, widget: widget._pcm}
 TURN_S = 2.0  # longest wait for another thread
+VIEW = "application/vnd.jupyter.widget-view+json"
 _NOT_OURS = ("msg", "displayed", "trait_change", "widget_constructed")  # on_... of ipywidgets
 
 
@@ -65,8 +66,9 @@ class StageWidget(anywidget.AnyWidget):
     _clips = traitlets.List().tag(sync=True)
     _rate = traitlets.Int(32000).tag(sync=True)
 
+    _place = traitlets.Unicode().tag(sync=True)  # by which a page finds the still picture of a view
+
     _open = False  # until all is checked
-    _ipython_display_ = None  # of ipywidgets 7; _repr_mimebundle_ is the one way to be shown
 
     def __init__(self, *, label: str, listen_for: str = "", **traits: Any):
         self._turn = threading.RLock()
@@ -82,7 +84,8 @@ class StageWidget(anywidget.AnyWidget):
                 "_rate": audio.sample_rate,
                 "note": " ".join(filter(None, [traits.get("note", ""), audio.note])),
             }
-        super().__init__(label=label, listen_for=listen_for, **traits)
+        place = f"stage-{uuid.uuid4().hex}"
+        super().__init__(label=label, listen_for=listen_for, _place=place, **traits)
         self.on_msg(self._on_message)
 
     # --- audio ---------------------------------------------------------------------------------
@@ -190,6 +193,23 @@ class StageWidget(anywidget.AnyWidget):
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         return data | {"text/plain": repr(self), "text/html": self._twin()}, metadata
 
+    def _ipython_display_(self, **kwargs: Any) -> None:
+        """What `display` and the last line of a cell do: the still picture, then the view.
+
+        Two outputs, because a front end that has lost a view's model (the notebook was saved, its
+        kernel has ended) looks at nothing else in that output: JupyterLab writes "Error displaying
+        widget: model not found". `_hide` shows either the view or the picture, never both.
+        """
+        from IPython.display import display
+
+        data, metadata = self._repr_mimebundle_(**kwargs)
+        if VIEW not in data:
+            display(data, metadata=metadata, raw=True)
+            return
+        still = f'<div id="{self._place}">{_hide(self._place)}{data["text/html"]}</div>'
+        display({"text/plain": data["text/plain"], "text/html": still}, raw=True)
+        display(data | {"text/html": ""}, metadata=metadata, raw=True)
+
     def _twin(self) -> str:
         label, listen = html.escape(self.label), html.escape(self.listen_for)
         if self._open:
@@ -211,3 +231,21 @@ class StageWidget(anywidget.AnyWidget):
         super().close()
         self.set_trait("_pcm", b"")
         self.__dict__.pop("_repr_mimebundle_", None)  # ipywidgets puts None there
+
+
+def _hide(place: str) -> str:
+    """CSS: no still picture where its view is alive, no error box where the picture stands.
+
+    For 2 s, in which a view is usually built, JupyterLab shows its "Loading widget..." alone. A
+    page that takes no styles, or a browser that does not know `:has`, shows picture and view.
+    """
+    row, out = ".jp-OutputArea-child", ".jp-OutputArea-output"
+    view = f"{out}:not([data-mime-type])"  # by a renderer that is not JupyterLab's own
+    lost = f"{out}.jupyter-widgets"  # how ipywidgets marks a view whose model is gone
+    return (
+        f"<style>body:has([data-stage-place={place}]) #{place},"
+        f"{row}:has(#{place}) + {row}:has(> {lost}){{display:none}}"
+        f"{row}:has(#{place}):has(+ {row} > {view}:not(.jupyter-widgets))"
+        "{animation:stage-wait 2s steps(1,end)}"
+        "@keyframes stage-wait{from,to{max-height:0;overflow:hidden;visibility:hidden}}</style>"
+    )

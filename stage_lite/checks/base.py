@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -183,6 +184,10 @@ def _flat(thing: Any) -> list[Tensor]:
         return [thing]
     if isinstance(thing, torch.nn.Embedding):
         return [thing.weight.detach()]
+    if isinstance(thing, np.ndarray) and thing.dtype.kind in "fi":
+        return [torch.from_numpy(thing)]  # shares the array's memory
+    if isinstance(thing, dict):
+        thing = list(thing.values())
     if isinstance(thing, list | tuple):
         return [tensor for item in thing for tensor in _flat(item)]
     return []

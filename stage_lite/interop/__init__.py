@@ -16,7 +16,8 @@ that names it. No pickle that holds code is ever read.
     transformers_folder.py MusicgenForConditionalGeneration
     official_stage.py      the authors' safetensors
     read.py                what a name or a path is, and the parts of the model in it
-    tensor_file.py, torch_file.py, hub.py, memory.py    files, downloads, free memory
+    tensor_file.py, torch_file.py, hub.py    files, downloads
+    peers.py               small models of the other programs, of random weights
 
 Notebook: 09_musicgen_and_stage.
 """

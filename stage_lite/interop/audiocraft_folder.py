@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from ..codec import CodecConfig
 from ..errors import StageLiteError
+from ..memory import check_memory
 from ..text import text_conditioner
 from ..upstream import AUDIOCRAFT_VERSION, audiocraft_classes
 from .build import lm_from, lm_to_audiocraft, text_width
 from .codec_tensors import SAMPLE_RATE, codec_of
 from .hub import fetch_codec
-from .memory import check_memory
 from .names import AUDIOCRAFT
 from .parts import DTYPES, MUSICGEN_S, Parts
 from .t5 import T5_BASE, make_reader

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..codec import CodecConfig
 from ..errors import StageLiteError
 from ..files import atomic
+from ..memory import check_memory
 from ..prefix import OFFICIAL
 from ..text import text_conditioner
 from .build import lm_from, lm_to_official_stage, read_sizes
@@ -31,7 +32,6 @@ from .codec_tensors import (
     codec_to_official_stage,
     config_from_tensors,
 )
-from .memory import check_memory
 from .names import OFFICIAL_STAGE
 from .parts import STAGE_S, Parts
 from .t5 import T5_BASE, make_reader, t5_from_tensors

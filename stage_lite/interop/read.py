@@ -9,6 +9,7 @@ from torch import nn
 
 from ..codec import CodecConfig, load_codec
 from ..errors import StageLiteError
+from ..memory import check_memory
 from . import hub
 from .audiocraft_folder import (
     CODEC_FILE,
@@ -17,7 +18,6 @@ from .audiocraft_folder import (
     read_audiocraft,
     read_package,
 )
-from .memory import check_memory
 from .official_stage import read_official_stage
 from .parts import Parts
 from .transformers_folder import read_json, read_transformers, read_transformers_codec

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..codec import CodecConfig
 from ..errors import StageLiteError
+from ..memory import check_memory
 from ..prefix import has_context_row
 from ..text import text_conditioner
 from .build import lm_from, lm_to_transformers
@@ -27,7 +28,6 @@ from .codec_tensors import (
     config_from_transformers,
     config_to_transformers,
 )
-from .memory import check_memory
 from .names import PROJECTION, TRANSFORMERS
 from .parts import DTYPES, Parts
 from .t5 import make_reader, quiet_transformers, read_tokenizer, t5_from_tensors

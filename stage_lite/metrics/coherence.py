@@ -31,7 +31,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from ..audio import is_silent, resample, to_mono
+from ..audio import check_wav, is_silent, resample, to_mono
 from ..errors import StageLiteError
 from ..examples import Example
 from ..shipped import PRETRAINED
@@ -52,6 +52,7 @@ __all__ = [  # of this file and of those imported above
     "onset_agreement",
     "pulse_agreement",
     "retrieval_accuracy",
+    "score_matrix",
 ]
 
 COCOLA_RATE, COCOLA_S = 16000, 5.0  # what the published checkpoint was trained on
@@ -141,7 +142,8 @@ def retrieval_accuracy(
     if scorer is None:
         scorer = load_coherence()
     if isinstance(scorer, torch.nn.Module):
-        scores = _all_scores(examples, scorer)
+        sides = [[getattr(e, side) for e in examples] for side in ("context", "target")]
+        scores = score_matrix(*sides, examples[0].sample_rate, scorer)
         rows = [[scores[m, i] for m in row] for i, row in enumerate(mixes)]
         error = None
     else:
@@ -162,6 +164,41 @@ def retrieval_accuracy(
         "chance": 1 / (1 + n_others),
         "n_left_out": len(rows) - len(scored),
     }
+
+
+def score_matrix(
+    mixes: Sequence[Wav], stems: Sequence[Wav], sample_rate: int, model: PairModel | None = None
+) -> Float[ndarray, "n m"]:
+    """How well each stem fits each mix, as the pair model hears it; each sound is heard once.
+
+    Args:
+        mixes, stems: [C, L] or [L], all of one length.
+        sample_rate: Hz, of all.
+        model: None is the one that comes with the package.
+
+    Returns:
+        Similarities, larger is better; they have no scale of their own.
+
+    Raises:
+        StageLiteError: malformed audio, none, other lengths, less than 1 s, no model.
+    """
+    model = load_coherence() if model is None else model
+    shortest = round(SHORTEST_S * sample_rate)
+    sides = []
+    with torch.inference_mode():
+        for name, wavs in (("mix", mixes), ("stem", stems)):
+            checked = [
+                to_mono(check_wav(w, sample_rate, name=f"{name} {i}", min_samples=shortest))
+                for i, w in enumerate(wavs)
+            ]
+            if len({w.shape[-1] for w in checked}) != 1:
+                raise StageLiteError(
+                    f"the {len(checked)} {name} wavs have lengths of "
+                    f"{sorted({w.shape[-1] for w in checked})[:4]} samples; expected one for all"
+                )
+            rate = model.config.sample_rate
+            sides.append(torch.cat([model.embed(resample(w, sample_rate, rate)) for w in checked]))
+        return model.similarities(*sides).numpy().astype(np.float64)
 
 
 def interval_over_songs(values: Column, song_ids: Sequence[str], seed: int = 0) -> dict[str, float]:
@@ -282,20 +319,6 @@ def _scores_of_rows(
             rows.append(None)
             last = error
     return rows, last
-
-
-def _all_scores(examples: Sequence[Example], model: PairModel) -> Float[ndarray, "n n"]:
-    """Of every context with every target."""
-    rate = model.config.sample_rate
-    sides = []
-    with torch.inference_mode():
-        for wavs in ([e.context for e in examples], [e.target for e in examples]):
-            vectors = [
-                model.embed(resample(to_mono(wav), e.sample_rate, rate))
-                for wav, e in zip(wavs, examples, strict=True)
-            ]
-            sides.append(torch.cat(vectors))
-        return model.similarities(*sides).numpy().astype(np.float64)
 
 
 @functools.cache

@@ -64,7 +64,7 @@ def embedding(name: str, **options: Any) -> Embedding:
     Raises:
         StageLiteError: no such name, an option missing or unknown, a package or weights missing.
     """
-    if name not in _MAKERS:
+    if not isinstance(name, str) or name not in _MAKERS:
         raise StageLiteError(
             f"no embedding is called {name!r}; expected one of {', '.join(_MAKERS)}; or write a "
             "function (wavs, sample_rate) -> [n, d] of your own"

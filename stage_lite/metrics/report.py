@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,9 +189,10 @@ def evaluate(
         differ from another song's beyond chance, so that there is no gap.
 
     Raises:
-        StageLiteError: n below 2, an empty data set, one of fewer than n windows, of one song,
-            without contexts, of mixed sample rates or lengths, codes of another codec, a model
-            without context token, an unknown metric, tracker or embedding, an `out` that is a file.
+        StageLiteError: no StageModel, n below 2, an empty data set, one of fewer than n windows, of
+            one song, without contexts, of mixed sample rates or lengths, codes of another codec, a
+            model without context token, an unknown metric, tracker or embedding, an `out` that is a
+            file or cannot be made.
     """
     sampling = Sampling(cfg_coef, temperature, top_k)
     names = _metric_names(metrics)
@@ -276,11 +278,24 @@ def _metric_names(metrics: Sequence[str] | None) -> list[str]:
 
 
 def _check_options(model: StageModel, batch_size: int, out: str | Path | None) -> None:
+    if not hasattr(model, "check_context_token"):
+        raise StageLiteError(
+            f"model is {model!r:.80}; expected a StageModel, as stage_lite.load('nano') gives"
+        )
     model.check_context_token()
-    if isinstance(batch_size, bool) or batch_size != int(batch_size) or batch_size < 1:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
         raise StageLiteError(f"batch_size is {batch_size!r}; expected a whole number from 1")
-    if out is not None and Path(out).exists() and not Path(out).is_dir():
+    if out is None:
+        return
+    if Path(out).exists() and not Path(out).is_dir():
         raise StageLiteError(f"{out} is a file; expected a folder for the report")
+    try:  # now, and not after minutes of work
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StageLiteError(
+            f"{out} cannot be made ({error.strerror}); expected a folder for the report; choose "
+            "another place"
+        ) from None
 
 
 def _measures(
@@ -502,6 +517,13 @@ def _set_rows(
         ]
         for system, column in {"reference": reference, **items}.items()
     }
+    sizes = {len(row) for pairs in found.values() for row, _ in pairs}
+    if len(sizes) > 1:
+        reason = (
+            f"the embedding gave rows of {min(sizes)} to {max(sizes)} dimensions; expected one "
+            "number of dimensions for all clips; take the mean over time of each clip"
+        )
+        return rows, dict.fromkeys(wanted, reason)
     real = np.array([row for row, _ in found.pop("reference")])
     for metric in wanted:
         try:

@@ -53,6 +53,7 @@ class Sampling:
     cfg_coef: float = 3.0
     temperature: float = 1.0
     top_k: int = 250
+    cfg_over: str = "both"
 
 
 def window_seed(seed: int, example: Example) -> int:
@@ -71,9 +72,6 @@ class Systems:
         sampling: how to generate.
         seed: of the noise.
         batch_size: windows that are generated at once.
-
-    Raises:
-        StageLiteError: the model has no context token.
     """
 
     def __init__(
@@ -85,7 +83,6 @@ class Systems:
         seed: int,
         batch_size: int,
     ):
-        model.check_context_token()
         self.model, self.sounds, self.store = model, sounds, store
         self.sampling, self.seed, self.batch_size = sampling, seed, batch_size
         self._lm_hash = key_of(fingerprint(model.lm), model.config.anchor_frames)
@@ -120,7 +117,11 @@ class Systems:
         Args:
             windows: the evaluated ones.
             contexts: of each, from `context`.
+
+        Raises:
+            StageLiteError: the model has no context token.
         """
+        self.model.check_context_token()
         examples, lenders = windows.examples, windows.lenders
         real = [self.real(e) for e in examples]
         codes = self._context_codes(examples, contexts)
@@ -129,7 +130,7 @@ class Systems:
             NO_CONTEXT: [None] * len(examples),
             SHUFFLED: [codes[i] for i in lenders],
         }
-        generated = {name: self._generate(name, examples, rows) for name, rows in given.items()}
+        generated = {name: self.generate(name, examples, rows) for name, rows in given.items()}
         return {
             REAL: list(real),
             **generated,
@@ -170,9 +171,16 @@ class Systems:
             found = [codes[:, :most] for codes in found]
         return found
 
-    def _generate(
+    def generate(
         self, name: str, examples: Sequence[Example], contexts: Sequence[Tensor | None]
     ) -> list[Clip]:
+        """What the model plays in each window, as long as the window, to the context's codes.
+
+        Args:
+            name: for the progress.
+            examples: windows of one length, with their descriptions.
+            contexts: codes of each, or None.
+        """
         n_frames = round(examples[0].duration_s * self.model.frame_rate)
         settings = [asdict(self.sampling), n_frames]
         keys, jobs = [], {}

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
 
 import numpy as np
 
@@ -64,14 +66,21 @@ def draw_windows(
         n_reference: windows for the reference.
 
     Raises:
-        StageLiteError: n below 2, an empty data set or one of fewer than n windows, no window with
-            a context, beats and sound, all windows of a target of one song, or windows of
-            different lengths or sample rates.
+        StageLiteError: n below 2, no data set, an empty one or one of fewer than n windows, no
+            window with a context, beats and sound, all windows of a target of one song, or windows
+            of different lengths or sample rates.
     """
-    if isinstance(n, bool) or n != int(n) or n < 2:
+    if isinstance(n, bool) or not isinstance(n, Integral) or n < 2:
         raise StageLiteError(
             f"n is {n!r}; expected a whole number of windows of at least 2: one window has no "
             "other song to be compared with, and no interval"
+        )
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise StageLiteError(f"seed is {seed!r}; expected a whole number from 0")
+    if isinstance(dataset, str | Path) or not hasattr(dataset, "__len__"):
+        raise StageLiteError(
+            f"the data set is {dataset!r:.80}; expected a data set, such as "
+            "StemDataset('a folder of songs', 'drums'), or a list of stage_lite.Example"
         )
     total = len(dataset)
     if not total:

@@ -42,7 +42,7 @@ export function frame({ model, el }, { keys = [], build }) {
   const root = h(
     "div",
     { class: "stage-widget", role: "group", "aria-label": label, tabindex: "0",
-      "data-lm-suppress-shortcuts": "true" },
+      "data-lm-suppress-shortcuts": "true", "data-stage-place": model.get("_place") },
     h("p", { class: "stage-title" }, label), body, listen, status,
   );
   if (keys.length) root.append(help(keys));

@@ -1,4 +1,4 @@
-"""Windows of a split with every condition's context, for one target."""
+"""The same windows of token shards with every condition's context, so that conditions compare."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from stage_lite.errors import StageLiteError
-from stage_lite.examples import Example
-from stage_lite.metrics.windows import FEWEST_BEATS
-from stage_lite.shards import SHORT_NAMES, SILENCE_DB, ShardDataset
+from ..errors import StageLiteError
+from ..examples import Example
+from ..shards import SHORT_NAMES, SILENCE_DB, ShardDataset
+from .windows import FEWEST_BEATS
 
 
-def draw_windows(
+def same_windows(
     tokens: Path | Sequence[Path],
     target: str,
     conditions: Sequence[str],
@@ -22,6 +22,7 @@ def draw_windows(
     window_s: float = 8.0,
     seed: int = 0,
     split: str = "test",
+    fewest_beats: int = FEWEST_BEATS,
 ) -> dict[str, list[Example]]:
     """The same n windows for every condition, so that conditions compare.
 
@@ -30,6 +31,8 @@ def draw_windows(
         target: stem that is heard in at least half of each window.
         conditions: "click", "mix" or any stream; each must be there and heard in each window.
         n: how many; a window depends on (seed, number) alone.
+        window_s, seed, split: of `ShardDataset`.
+        fewest_beats: in a window.
 
     Raises:
         StageLiteError: the split holds too few such windows.
@@ -44,7 +47,7 @@ def draw_windows(
     streams = {song_id: s for shard in data.shards for song_id, s in _streams(shard).items()}
     windows: dict[str, list[Example]] = {c: [] for c in conditions}
     for example in data:
-        if len(example.beat_times) < FEWEST_BEATS:
+        if len(example.beat_times) < fewest_beats:
             continue
         start_frame = round(example.start_s * data.frame_rate)
         found = {drawn_by: example}

@@ -1,0 +1,1 @@
+"""STAGE's claims re-tested with the shipped models and with small ones: `python -m evidence`."""
