@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import stage_lite as sl
-from benchmarks import generation, musicgen_small, precision, startup, training
+from benchmarks import generation, musicgen_small, precision, startup, steps, training
 from benchmarks.side_by_side import Row, machine, table
 from stage_lite.shipped import shipped_models
 
 PARTS = ("startup", "generation", "training")
-ASKED = ("musicgen_small", "precision")  # minutes each, so only when they are named
+ASKED = ("musicgen_small", "steps", "precision")  # minutes each, so only when they are named
 
 
 def main() -> int:
@@ -65,6 +65,8 @@ def main() -> int:
             rows += training.compare(model, arguments.seconds, rounds=arguments.rounds)
     if "musicgen_small" in parts:
         rows += musicgen_small.measure(rounds=min(arguments.rounds, 2))
+    if "steps" in parts:
+        rows += steps.measure(rounds=arguments.rounds)
     if rows:
         print(table(rows))
     quality = None

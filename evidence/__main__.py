@@ -46,7 +46,7 @@ ROWS: dict[str, ModuleType] = {  # in the order of their weight, which is that o
 }
 # Seconds of two idle cores: for a second of generated music (batches of 16), for a second that is
 # decoded and listened to, and for a step of a small training (32 windows).
-GENERATED_S, HEARD_S, STEP_S = 0.07, 0.03, 0.8
+GENERATED_S, HEARD_S, STEP_S = 0.05, 0.03, 0.35
 ROOT = Path(__file__).parents[1]
 TOKENS = [ROOT / "data_samples" / name for name in ("tokens", "tokens_test")]
 
@@ -63,7 +63,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--n", type=int, default=FULL_N, help=f"windows ({FULL_N})")
     parser.add_argument("--seed", type=int, default=0, help="of windows and of generation (0)")
     parser.add_argument("--seeds", type=int, default=3, help="of each small training (3)")
-    parser.add_argument("--steps", type=int, default=200, help="of each small training (200)")
+    parser.add_argument("--steps", type=int, default=300, help="of each small training (300)")
     parser.add_argument("--model", default="nano", help="name or folder of what is judged (nano)")
     parser.add_argument("--base", default="nano-base", help="what it was trained from (nano-base)")
     parser.add_argument("--tokens", type=Path, nargs="+", default=TOKENS,
@@ -73,6 +73,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="gets evidence.md")
     parser.add_argument("--longest-s", type=float, default=WINDOW_S, help=argparse.SUPPRESS)
     parser.add_argument("--batch-size", type=int, default=16, help="clips at once (16)")
+    parser.add_argument("--precision", choices=("bf16-mixed", "32-true"), default="bf16-mixed",
+                        help="of the small trainings")  # fmt: skip
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--progress", choices=("bar", "lines", "none"), default="bar")
     args = parser.parse_args(argv)
@@ -95,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
         print(listed(args))
         return 0
     folder.mkdir(parents=True, exist_ok=True)
-    missing = {} if args.page else compute(args, folder)
+    missing = {} if args.page else compute(args, folder, page)
     print(f"written: {build(ROWS, folder, page)}")
     if missing is None:
         print("stopped; what was computed is kept, the same command goes on")
@@ -105,8 +107,8 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if missing else 0
 
 
-def compute(args: argparse.Namespace, folder: Path) -> dict[str, str] | None:
-    """Each row to its JSON; row -> why it could not be had, or None after Ctrl-C."""
+def compute(args: argparse.Namespace, folder: Path, page: Path) -> dict[str, str] | None:
+    """Each row to its JSON and the page; row -> why it could not be had, or None after Ctrl-C."""
     import torch
 
     torch.set_num_threads(args.threads)
@@ -126,6 +128,7 @@ def compute(args: argparse.Namespace, folder: Path) -> dict[str, str] | None:
         row = {"row": name, "what": " ".join(ROWS[name].run.__doc__.split()), "seed": args.seed,
                "command": _command(args, name)} | row  # fmt: skip
         write_atomic(folder / f"{name}.json", json.dumps(without_nan(row), indent=1) + "\n")
+        build(ROWS, folder, page)
     return missing
 
 
@@ -163,7 +166,7 @@ def _about(args: argparse.Namespace, name: str) -> str:
 
 
 def _command(args: argparse.Namespace, name: str) -> str:
-    given = {"n": FULL_N, "seed": 0, "seeds": 3, "steps": 200}
+    given = {"n": FULL_N, "seed": 0, "seeds": 3, "steps": 300}
     more = [f" --{k} {getattr(args, k)}" for k, v in given.items() if getattr(args, k) != v]
     return f"python -m evidence {name}" + "".join(more)
 

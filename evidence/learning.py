@@ -17,7 +17,7 @@ from stage_lite.metrics.studio import METRICS, scores_of, scores_of_others
 
 TITLE = "Steps against beat F1"
 TIMES = 4  # as many steps as the other small trainings have
-LOOKS = 4  # at half as many steps, and at each double of that
+LOOKS = 5  # at a quarter as many steps, and at each double of that
 CLIP_S = 4.0  # what is generated and judged; training windows are shorter
 
 

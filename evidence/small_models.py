@@ -28,7 +28,8 @@ from stage_lite.model import StageModel
 from stage_lite.prefix import ALIGNED, extend_embedding
 from stage_lite.result_store import fingerprint, key_of
 from stage_lite.shards import ShardDataset
-from stage_lite.training import TrainingConfig, finetune
+from stage_lite.trainer import CHECKPOINT
+from stage_lite.training import finetune
 from stage_lite.weights import load_weights, save_weights
 
 BORDER = 10  # first steps of the target whose loss is looked at codebook by codebook
@@ -44,7 +45,7 @@ class Recipe:
 
     way: str = "prefix"  # see ways.py
     seed: int = 0  # of the windows, of what is dropped, of new weights
-    steps: int = 200
+    steps: int = 300
     batch_size: int = 32
     learning_rate: float = 1e-3
     anchor_frames: int | None = ALIGNED  # see prefix.build_prefix
@@ -79,7 +80,7 @@ class SmallModels:
     def _start(self) -> str:
         """Hash of what all trainings start from."""
         songs = sorted(self.data.song_ids)
-        return key_of(fingerprint(self.desk.base.lm), songs, CURRICULUM, WINDOW_S, _settings())
+        return key_of(fingerprint(self.desk.base.lm), songs, CURRICULUM, WINDOW_S, self._settings())
 
     def key(self, recipe: Recipe) -> str:
         """Of the weights that a recipe leads to."""
@@ -97,16 +98,22 @@ class SmallModels:
         folder = self.folder(recipe)
         file = folder / f"lm-{recipe.steps:06d}.safetensors"
         if not file.is_file():
-            for steps in self._legs(recipe.steps):
+            for steps in self._legs(recipe):
                 self._train(model, recipe, steps, folder)
             model = self._untrained(recipe)
         load_weights(model.lm, file)
         return model
 
-    def _legs(self, steps: int) -> list[int]:
-        """Steps at which weights are kept on the way: halves, down to half of the usual number."""
-        least = max(1, self.desk.args.steps // 2)
-        return [steps >> i for i in range(9, 0, -1) if steps >> i >= least] + [steps]
+    def _is_watched(self, recipe: Recipe) -> bool:
+        """Is it the plain run that is looked at on its way?"""
+        plain = Recipe(seed=self.desk.args.seed_numbers[0], steps=recipe.steps)
+        return recipe == plain
+
+    def _legs(self, recipe: Recipe) -> list[int]:
+        """Steps at which weights are kept: of the watched run also on the way, halves of halves."""
+        steps, least = recipe.steps, max(1, self.desk.args.steps // 4)
+        watched = range(9, 0, -1) if self._is_watched(recipe) else ()
+        return [steps >> i for i in watched if steps >> i >= least] + [steps]
 
     def _untrained(self, recipe: Recipe) -> StageModel:
         base = self.desk.base
@@ -135,7 +142,7 @@ class SmallModels:
             save_every=50,
             progress={"bar": True, "lines": _line, "none": False}[self.desk.args.progress],
             lay_out=layout_for(recipe.way, model),
-            **_settings(),
+            **self._settings(),
         )
         if run.interrupted:
             raise KeyboardInterrupt
@@ -144,6 +151,18 @@ class SmallModels:
                 f"the run in {folder} is at step {run.step}; expected {steps}; delete the folder"
             )
         save_weights(model.lm, file)
+        if not self._is_watched(recipe):
+            (folder / CHECKPOINT).unlink()  # nobody will go on from here
+
+    def _settings(self) -> dict[str, Any]:
+        """What is alike in all small trainings; see training.TrainingConfig."""
+        return {
+            "text_dropout": 0.3,
+            "history_dropout": 0.85,
+            "spread_positions": True,
+            "warmup_steps": 50,
+            "precision": self.desk.args.precision,
+        }
 
     # --- what it has learnt ----------------------------------------------------------------------
 
@@ -196,16 +215,6 @@ def _line(done: int, steps: int) -> None:
     """Progress for a log."""
     if done % 20 == 0 or done == steps:
         print(f"step {done} of {steps}", flush=True)
-
-
-def _settings() -> dict[str, Any]:
-    """What is alike in all small trainings; see training.TrainingConfig."""
-    return {
-        "text_dropout": 0.3,
-        "history_dropout": 0.85,
-        "spread_positions": True,
-        "warmup_steps": TrainingConfig.warmup_steps,
-    }
 
 
 @torch.inference_mode()

@@ -44,12 +44,11 @@ def run(desk: Desk) -> dict[str, Any]:
     except StageLiteError as error:
         raise Missing(f"the text classifier: {error}") from None
     measures = [text_measure(classifier), onsets_measure()]
-    own = [
-        e
-        for target in TARGETS
-        for e in desk.windows(target, ("mix",), WINDOW_S, desk.n // len(TARGETS), 2)["mix"]
-    ]
-    own = [e for e in own if find_words(e.description, (), classifier.families)[1]]
+    own = []
+    for target in TARGETS:
+        examples = desk.windows(target, ("mix",), WINDOW_S, desk.n, 2)["mix"]
+        known = [e for e in examples if find_words(e.description, (), classifier.families)[1]]
+        own += known[: desk.n // len(TARGETS)]  # families that the classifier does not know are out
     asked = _asked(own, classifier.families)
     alone = [without_context(e) for e in asked]
     settings = {f"words alone, guidance {c:g}": (alone, "text", c) for c in COEFS}

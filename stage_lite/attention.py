@@ -58,7 +58,8 @@ def attention(
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
     steps: Sequence[int] | None = None,
-) -> Float[Tensor, "layer head S_target S_prefix"]:
+    whole: bool = False,
+) -> Float[Tensor, "layer head S_target S_columns"]:
     """Self-attention from the steps of the target (rows) to the steps of the prefix (columns).
 
     A row's weights sum to at most 1; the rest goes to the target's own past and to the step itself.
@@ -77,6 +78,7 @@ def attention(
         row: of the batch.
         layers, heads, steps: which to keep, in this order; None is all. Steps count from the first
             step of the target. The pass is over all of them in any case.
+        whole: also the columns of the target itself, so that rows sum to 1; twice the memory.
 
     Raises:
         StageLiteError: a row, layer, head or step that is not there, or another model's codes.
@@ -84,7 +86,7 @@ def attention(
     inputs, n_steps = _inputs(model, out, row), _n_steps(out)
     n_layers, n_heads = _sizes(model)
     kept = _choice("layers", layers, n_layers)
-    columns = slice(0, out.prefix.target_start)
+    columns = slice(0, None if whole else out.prefix.target_start)
     heads, steps = _choice("heads", heads, n_heads), _choice("steps", steps, n_steps)
     keep = _keep(kept, heads, steps, out, columns)
     _, weights = forward(model.lm, **inputs, need_attention=keep)

@@ -15,8 +15,10 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from .attention import Layout
+from .attention import layout
+from .batch import Batch
 from .errors import StageLiteError
+from .generation import Generation
 from .plots import Figure, new_figure, render
 
 BEAT, BAR, BORDER = "#FFFFFF66", "#FFFFFFCC", "#E69F00"
@@ -24,10 +26,11 @@ BEAT, BAR, BORDER = "#FFFFFF66", "#FFFFFFCC", "#E69F00"
 
 def attention_regions(
     heads: Mapping[str, Float[Tensor, "T S"]],
-    where: Layout,
+    out: Generation | Batch,
     frame_rate: float,
     beat_times: Float[ndarray, "n"] | Sequence[float] = (),
     downbeat_times: Float[ndarray, "m"] | Sequence[float] = (),
+    row: int = 0,
     caption: str = "",
 ) -> Figure:
     """Heads below one another: steps of the target downwards, what they look at to the right.
@@ -36,11 +39,11 @@ def attention_regions(
     grow with the square root of the attention, each head by its own highest 0.2 %.
 
     Args:
-        heads: name -> weights from each frame of the target (from its first on) to every step of
-            the sequence, the target's own included: a row sums to 1.
-        where: `attention.layout(out)`.
+        heads: name -> a head of `stage_lite.attention(model, out, whole=True)`.
+        out: what was looked at.
         frame_rate: frames per second.
         beat_times, downbeat_times: seconds from the start of context and target.
+        row: of `out`.
         caption: below the picture.
 
     Raises:
@@ -48,6 +51,7 @@ def attention_regions(
     """
     if not heads:
         raise StageLiteError("attention_regions got nothing to draw; expected at least one head")
+    where = layout(out, row)
     if where.token is None:
         raise StageLiteError("this row has no context; expected a generation with context=")
     first = where.token + 1  # column of the target's first step
@@ -56,7 +60,7 @@ def attention_regions(
         if weights.shape[0] < n_target or weights.shape[1] < first + n_target:
             raise StageLiteError(
                 f"{name!r} has {weights.shape[0]} rows and {weights.shape[1]} columns; expected at "
-                f"least {n_target} rows and {first + n_target} columns, the target's own included"
+                f"least {n_target} rows and {first + n_target} columns: attention(..., whole=True)"
             )
     canvas, axes = new_figure(len(heads), height=2.3)
     grid = [(np.asarray(beat_times) * frame_rate, BEAT, 0.5),

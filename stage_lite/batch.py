@@ -14,7 +14,6 @@ from .errors import StageLiteError
 from .examples import Example
 from .lm import forward
 from .prefix import Prefix, build_prefix
-from .text import encode_text
 
 if TYPE_CHECKING:
     from .model import StageModel
@@ -42,6 +41,8 @@ class Batch:
             text: `encode_text` of the descriptions, if it is there already.
             options: `need_hidden`, `recompute` and the like.
         """
+        from .text import encode_text  # with audiocraft, which `import stage_lite.batch` spares
+
         text, text_mask = encode_text(lm, self.descriptions) if text is None else text
         return forward(
             lm,

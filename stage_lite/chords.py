@@ -5,7 +5,7 @@
 
 Names are those of lead sheets: root, kind, and a bass note behind a slash.
 
-Notebook: 08_your_own_conditioning.
+Notebook: 08_own_conditioning.
 """
 
 from __future__ import annotations

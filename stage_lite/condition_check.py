@@ -6,11 +6,12 @@ A condition says something about the target that its user can say too: a tempo, 
 One that holds the target's own sound is a leak: training goes well, and there is nothing to give
 the model afterwards.
 
-Notebook: 08_your_own_conditioning.
+Notebook: 08_own_conditioning.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from .errors import StageLiteError
 from .song import Song, Window
 from .stems import StemDataset
 
-MOST = 0.3  # of the target that may be found in a context, see `leak`; real ideas stay below 0.1
+MOST = 0.3  # of the target in a context, see `leak`, in half of the windows
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ class ConditionReport:
     windows: int
     spoke: int  # windows in which it was heard
     level_db: float  # its mean level there, dBFS
-    leak: float  # the most that was found, see `leak`
+    leak: float  # how much of the target is in it, see `leak`; the median over windows
 
     def __str__(self) -> str:
         return (
             f"{self.name!r} is a condition: heard in {self.spoke} of {self.windows} windows, "
-            f"{self.level_db:.0f} dBFS, at most {self.leak:.2f} of the target in it"
+            f"{self.level_db:.0f} dBFS, {self.leak:.2f} of the target in it"
         )
 
 
@@ -48,8 +49,8 @@ def leak(context: Float[Tensor, "1 Lc"], target: Float[Tensor, "1 L"]) -> float:
     """How much of the target's waveform stands in the context, however late and however loud.
 
     The largest absolute cross-correlation over all shifts, divided by both norms: 1 is a copy, 0.7
-    a copy among other things as loud as it, and near 0 has nothing of its waveform. What was
-    filtered, stretched or transposed is not found.
+    a copy among other things as loud as it, and near 0 has nothing of its waveform. Two held notes
+    of one pitch may reach 0.3 by chance. What was filtered, stretched or transposed is not found.
 
     Returns:
         In [0, 1]; 0 if one of them is silent.
@@ -92,7 +93,7 @@ def check_condition(
         sample_rate=songs[0].sample_rate,
     )  # fmt: skip
     heard: list[Tensor] = []
-    leaks = [0.0]
+    leaks: list[float] = []
     for example in data:
         song = next(s for s in songs if s.id == example.song_id)
         window = Window(song, example.start_s, window_s, target, seed)
@@ -117,12 +118,6 @@ def check_condition(
         if level_db(wav) > SILENCE_DB:
             heard.append(wav)
         leaks.append(leak(wav, example.target))
-        if leaks[-1] > MOST:
-            raise StageLiteError(
-                f"condition {name!r} holds the target: {leaks[-1]:.2f} of it stands in the context "
-                f"{where} (1 is a copy, {MOST} the most that is taken for chance); expected what "
-                "a user could say about the target, not its sound"
-            )
     if not heard:
         raise StageLiteError(
             f"condition {name!r} was silent in all {len(data)} windows (below {SILENCE_DB:g} dBFS "
@@ -133,8 +128,15 @@ def check_condition(
             f"condition {name!r} gave the same wav for {len(heard)} different windows; expected "
             "one that depends on the window; a context that never changes can teach nothing"
         )
+    found = statistics.median(leaks)
+    if found > MOST:
+        raise StageLiteError(
+            f"condition {name!r} holds the target: {found:.2f} of it stands in the context (the "
+            f"median over {len(leaks)} windows; 1 is a copy, {MOST} too much for chance); "
+            "expected what a user could say about the target, not its sound"
+        )
     level = sum(map(level_db, heard)) / len(heard)
-    return ConditionReport(condition.name, len(data), len(heard), level, max(leaks))
+    return ConditionReport(condition.name, len(data), len(heard), level, found)
 
 
 def _check_wav(name: str, wav: Tensor, length: int, sample_rate: int, where: str) -> None:

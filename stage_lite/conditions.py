@@ -12,7 +12,7 @@ That is all: data sets, training, evaluation and token shards know it by its nam
 finds nothing to say in a window returns None, and another window is drawn. Randomness comes from
 `window.rng()`, so that the same window always gives the same wav.
 
-Notebook: 08_your_own_conditioning.
+Notebook: 08_own_conditioning.
 """
 
 from __future__ import annotations

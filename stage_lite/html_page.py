@@ -93,7 +93,7 @@ class Frame:
 
     document: str  # of `page`
     title: str  # said by a screen reader
-    height: str = "34em"
+    height: str = "56em"
 
     def _repr_html_(self) -> str:
         return (

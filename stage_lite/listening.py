@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from .batch import Batch, hide_history, make_batch
+from .errors import StageLiteError
 from .examples import Example, shuffle_contexts
 
 if TYPE_CHECKING:
@@ -76,6 +77,50 @@ def _losses(
             batch = hide_history(batch, everything, model.special_token_id)
         rows.append(code_losses(model, batch, precision))
     return torch.cat(rows)
+
+
+@torch.inference_mode()
+def encoder_swap(model: StageModel, examples: Sequence[Example]) -> dict[str, float]:
+    """Which part of listening is the context encoder's? It and attention get different songs.
+
+    The codes of the context are one thing that attention can fetch, what the encoder has added to
+    their embeddings is the other (`context_encoder.py`). Nothing is missing, as it would be with
+    the encoder taken out: one of the two comes from another song.
+
+    Args:
+        model: with a context encoder, in eval mode.
+        examples: windows with contexts of one length, of more than two songs.
+
+    Returns:
+        Losses in nats with the target's past hidden: "both right", "codes wrong", "encoder wrong",
+        "both wrong".
+
+    Raises:
+        StageLiteError: the model has no encoder, or the contexts differ in length.
+
+    Notebook: 06_attention.
+    """
+    encoder = getattr(model.lm, "context_encoder", None)
+    if encoder is None:
+        raise StageLiteError("this model has no context encoder; expected one such as nano")
+    right, wrong = make_batch(model, examples), make_batch(model, shuffle_contexts(examples))
+    if not bool(right.prefix.attention_mask.all()):
+        raise StageLiteError("contexts differ in length; expected windows of one length")
+    everything = torch.ones_like(right.prefix.attention_mask)
+    out = {}
+    for name, codes, heard in (
+        ("both right", right, right),
+        ("codes wrong", wrong, right),
+        ("encoder wrong", right, wrong),
+        ("both wrong", wrong, wrong),
+    ):
+        swap = encoder.register_forward_pre_hook(
+            lambda _, given, heard=heard: (heard.inputs[..., : given[0].shape[-1]], *given[1:])
+        )
+        with swap:
+            batch = hide_history(codes, everything, model.special_token_id)
+            out[name] = float(code_losses(model, batch).nanmean())
+    return out
 
 
 def code_losses(model: StageModel, batch: Batch, precision: str = "32-true") -> Tensor:

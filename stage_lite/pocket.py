@@ -8,7 +8,7 @@ The shards hold stems as codes, and beats, chords and words as they are. What a 
 ask for is not decoded, and what it makes is encoded once, not at every step.
 The splits are those of the data: no groove and no chart of a test song is heard in training.
 
-Notebook: 08_your_own_conditioning.
+Notebook: 08_own_conditioning.
 """
 
 from __future__ import annotations

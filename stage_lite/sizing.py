@@ -116,7 +116,7 @@ def step_bytes(lm: nn.Module, weights: str) -> int:
     return total
 
 
-def cache_bytes(lm: nn.Module, rows: int, n_steps: int, bytes_per_number: int) -> int:
+def kv_bytes(lm: nn.Module, rows: int, n_steps: int, bytes_per_number: int) -> int:
     """Keys and values of all layers, rows and steps."""
     return 2 * len(lm.transformer.layers) * rows * n_steps * lm.dim * bytes_per_number
 
@@ -124,9 +124,9 @@ def cache_bytes(lm: nn.Module, rows: int, n_steps: int, bytes_per_number: int) -
 def held_cache_bytes(lm: nn.Module, machine: Machine, weights: str, n_steps: int) -> int:
     """Keys and values of one row as a decoder holds them: see `step_cache`."""
     if machine.name != "CPU":
-        return cache_bytes(lm, 1, n_steps, DTYPES.get(weights, torch.float32).itemsize)
+        return kv_bytes(lm, 1, n_steps, DTYPES.get(weights, torch.float32).itemsize)
     if weights not in ("bf16", "int8"):
-        return cache_bytes(lm, 1, n_steps, 4)
+        return kv_bytes(lm, 1, n_steps, 4)
     heads = lm.transformer.layers[0].self_attn.num_heads
     return ByteCache.bytes_of(len(lm.transformer.layers), 1, heads, n_steps, lm.dim // heads)
 
@@ -192,6 +192,22 @@ def training_on_paper(
     work = (8 if recompute else 6) * count * rows * accumulation * n_steps
     step = work / (share * machine.flops)
     return Paper(needed, needed <= machine.memory, 1 / step, steps * step)
+
+
+def shape_table(shapes: Mapping[str, LMConfig]) -> Any:
+    """Sizes of several models as a pandas table, one column per model."""
+    import pandas as pd
+
+    return pd.DataFrame({
+        name: {
+            "codebooks K": c.n_q, "card": c.card, "dim": c.dim, "layers": c.num_layers,
+            "heads": c.num_heads, "width of a head": c.dim // c.num_heads,
+            "words read by": c.t5 or f"a table of {len(c.vocabulary)}",
+            "context token": c.context_token,
+            "parameters (M)": round(sum(parameters(outline(c)).values()) / 1e6, 1),
+        }
+        for name, c in shapes.items()
+    })  # fmt: skip
 
 
 def generation_table(

@@ -6,12 +6,18 @@ import re
 
 import pytest
 import torch
+from test_attention import example
 
-from stage_lite.attention import Layout
+import stage_lite as sl
 from stage_lite.attention_charts import attention_regions
+from stage_lite.batch import make_batch
 from stage_lite.errors import StageLiteError
 
-WHERE = Layout(start=2, n_context=30, token=33, n_target=20)  # two columns of padding in front
+
+@pytest.fixture
+def out(tiny_model):
+    """Row 1 has two columns of padding in front, row 2 no context."""
+    return make_batch(tiny_model, [example(32), example(30), example(None)])
 
 
 def head(share_of_context=0.5):
@@ -30,8 +36,9 @@ def picture(figure):
     return imread(io.BytesIO(base64.b64decode(re.search(r"base64,([\w+/=]+)", html)[1])))
 
 
-def test_regions_are_told_in_words():
-    figure = attention_regions({"one": head(), "two": head(0.0)}, WHERE, 50.0, [0.1, 0.5], [0.1])
+def test_regions_are_told_in_words(out):
+    heads = {"one": head(), "two": head(0.0)}
+    figure = attention_regions(heads, out, 50.0, [0.1, 0.3], [0.1], row=1)
     assert figure.alt == (
         "Attention of 2 heads, from 20 steps of the target to 54 steps of context, token and "
         "target. one: context 50%, context token 25%, target itself 25%; two: context 0%, context "
@@ -40,20 +47,35 @@ def test_regions_are_told_in_words():
     assert picture(figure).std() > 0.05
 
 
-def test_beats_are_lines_on_both_axes():
-    with_beats = attention_regions({"one": head()}, WHERE, 50.0, [0.2])
-    assert (picture(with_beats) != picture(attention_regions({"one": head()}, WHERE, 50.0))).any()
+def test_beats_are_lines_on_both_axes(out):
+    with_beats, without = (
+        picture(attention_regions({"one": head()}, out, 50.0, beats, row=1))[..., :3]
+        for beats in ([0.2], [])
+    )
+    drawn = (with_beats != without).any(-1)
+    assert (drawn.mean(1) > 0.5).any(), "a line over the whole width"
+    assert (drawn.mean(0) > 0.5).sum() >= 2, "two over the height: in the context and the target"
+
+
+def test_a_head_of_a_model(tiny_model, out):
+    whole = sl.attention(tiny_model, out, row=1, whole=True)
+    part = sl.attention(tiny_model, out, row=1)
+    assert torch.equal(whole[..., : part.shape[-1]], part)
+    torch.testing.assert_close(whole.sum(-1), torch.ones(whole.shape[:3]))
+    assert "1 heads" in attention_regions({"x": whole[0, 0]}, out, 50.0, row=1).alt
+    with pytest.raises(StageLiteError, match=r"attention\(\.\.\., whole=True\)"):
+        attention_regions({"x": part[0, 0]}, out, 50.0, row=1)
 
 
 @pytest.mark.parametrize(
-    "heads, where, message",
+    ("heads", "row", "message"),
     [
-        ({}, WHERE, "at least one head"),
-        ({"one": head()}, Layout(0, 0, None, 20), "no context"),
-        ({"one": head()[:, :33]}, WHERE, "'one' has 23 rows and 33 columns; expected at least 20"),
-        ({"one": head()[:10]}, WHERE, "'one' has 10 rows"),
+        ({}, 1, "at least one head"),
+        ({"one": head()}, 2, "no context"),
+        ({"one": head()[:, :33]}, 1, "'one' has 23 rows and 33 columns; expected at least 20"),
+        ({"one": head()[:10]}, 1, "'one' has 10 rows"),
     ],
 )
-def test_nothing_to_draw_is_said(heads, where, message):
+def test_nothing_to_draw_is_said(out, heads, row, message):
     with pytest.raises(StageLiteError, match=message):
-        attention_regions(heads, where, 50.0)
+        attention_regions(heads, out, 50.0, row=row)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import stage_lite as sl
-from benchmarks import generation, musicgen_small, training
+from benchmarks import generation, musicgen_small, steps, training
 from benchmarks import precision as precision_benchmark
 from benchmarks.side_by_side import Row, machine, seconds_each, table
 from stage_lite.held_weights import give_up
@@ -91,6 +91,16 @@ def test_a_way_that_fails_is_an_error(tmp_path):
         musicgen_small._run("fp32", str(tmp_path), musicgen_small.SHORT)  # no model there
 
 
+def test_single_steps():
+    threads = torch.get_num_threads()
+    lines = steps.measure(musicgen_small.SHORT, rounds=2, steps=3)
+    assert [line.what.partition(", ")[2] for line in lines] == [
+        "fp32", "bf16, exact cache", "bf16", "int8, exact cache", "int8",
+    ]  # fmt: skip
+    assert all(line.value > 0 and line.peer == lines[0].peer > 0 for line in lines)
+    assert torch.get_num_threads() == threads
+
+
 # --- what rounding costs -------------------------------------------------------------------------
 
 
@@ -98,7 +108,7 @@ def made_examples(model, n=4, frames=25):
     generator = torch.Generator().manual_seed(3)
     return [
         sl.Example(
-            target=None, context=None, description="drums rock", song_id=f"song {i // 2}",
+            target=None, context=None, description="drums rock", song_id=f"song {i % 3}",
             beat_times=np.array([0.1, 0.3]), downbeat_times=np.array([0.1]), start_s=0.0,
             duration_s=frames / model.frame_rate, condition="metronome",
             context_codes=torch.randint(0, model.card, (model.n_q, frames), generator=generator),
@@ -117,7 +127,7 @@ def test_precision_is_the_models_own_loss(tiny_model):
     assert table["loss"]["fp32"] == pytest.approx(expected, abs=1e-4)
     assert table["loss - fp32"]["fp32"] == "+0.0000 [+0.0000, +0.0000]"
     assert table["MB"]["bf16"] < table["MB"]["fp32"]
-    assert (table["windows"] == 4).all() and (table["songs"] == 2).all()
+    assert (table["windows"] == 4).all() and (table["songs"] == 3).all()
     assert table["beat F1"].between(0, 1).all()
 
 
@@ -146,7 +156,14 @@ def test_precision_of_words_alone_and_what_it_refuses(tiny_base, tiny_model):
     table = compare_weights(tiny_base, plain, ["fp32", "bf16"])
     assert list(table.index) == ["fp32", "bf16", REAL]
     with pytest.raises(sl.StageLiteError, match="2 windows of 1 song; expected at least two songs"):
-        compare_weights(tiny_model, made_examples(tiny_model, n=2))
+        compare_weights(
+            tiny_model, [replace(e, song_id="one") for e in made_examples(tiny_model, 2)]
+        )
+    most = [
+        replace(e, song_id="one" if i else "two") for i, e in enumerate(made_examples(tiny_model))
+    ]
+    with pytest.raises(sl.StageLiteError, match="more than half of|3 are of one song"):
+        compare_weights(tiny_model, most)
     with pytest.raises(sl.StageLiteError, match="weights is 'int4'"):
         compare_weights(tiny_model, made_examples(tiny_model), ["int4"])
     give_up(tiny_model.lm)

@@ -55,6 +55,14 @@ def test_curves_tell_their_ends_and_levels():
     assert picture(figure).std() > 0.01
 
 
+def test_the_legend_of_many_curves_hides_none(monkeypatch):
+    drawn, render = [], charts.render
+    monkeypatch.setattr(charts, "render", lambda *a: drawn.append(a[0]) or render(*a))
+    charts.curves({name: [0.0, 1.0, 0.0] for name in "abcd"}, x_label="step", y_label="loss")
+    (axis,) = drawn[0].axes
+    assert axis.get_legend().get_window_extent().y0 >= axis.get_window_extent().y1
+
+
 def test_bars_and_heat():
     figure = charts.bars({"right": 1.25, "wrong": -0.5}, "nats")
     assert figure.alt == "Bars of nats: right 1.25, wrong -0.5." and picture(figure).std() > 0.01

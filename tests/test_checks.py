@@ -496,7 +496,8 @@ def test_a_stub_within_a_loop_or_an_exit_is_no_end():
             torch.rand(1, generator=g))[0], "a snapshot is a look"),
         ("play_and_rest", lambda s, w: solution_of("play_and_rest")(s, w)
          + 0.3 * s.stem(w.target, w.start_s, w.duration_s), "that is a leak: 0"),
-        ("play_and_rest", lambda s, w: s.mix(None, w.start_s, w.duration_s), "that is a leak"),
+        ("play_and_rest", lambda s, w: 0.5 * s.mix(None, w.start_s, w.duration_s),
+         "that is a leak"),
         ("play_and_rest", lambda s, w: torch.full((1, round(w.duration_s * s.sample_rate)), 0.1),
          "The hum never stops|the hum never stops"),
         ("play_and_rest", lambda s, w: torch.zeros(1, round(w.duration_s * s.sample_rate)),

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from test_attention import example
 
 import stage_lite as sl
 from stage_lite.context_encoder import DILATIONS, N_PHASES, TAPS, ContextEncoder, context_steps
+from stage_lite.errors import StageLiteError
+from stage_lite.listening import context_losses, encoder_swap
 from stage_lite.prefix import ALIGNED, build_prefix
 from stage_lite.text import encode_text
 from stage_lite.weights import load_weights, save_weights
@@ -139,3 +142,33 @@ def test_gradients_reach_every_part(lm):
     sl.prefix_loss(logits_of(lm, prefix), prefix)[0].backward()
     for name, parameter in lm.context_encoder.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+# --- what of listening is the encoder's -----------------------------------------------------------
+
+
+def three_songs():
+    return [example(30, seed=seed, song=song) for seed, song in enumerate("abc")]
+
+
+def test_encoder_swap_has_the_losses_of_listening_at_its_ends(tiny_model):
+    encoder = tiny_model.lm.context_encoder = ContextEncoder(
+        N_Q, CARD, tiny_model.lm.dim, 24
+    ).eval()
+    plain = encoder_swap(tiny_model, three_songs())
+    assert plain["codes wrong"] == plain["both wrong"] != plain["both right"]
+    assert plain["encoder wrong"] == plain["both right"]  # a new encoder says nothing
+    with torch.no_grad():
+        encoder.of_features.weight.normal_(generator=torch.Generator().manual_seed(5))
+    loss, known = (f(tiny_model, three_songs()) for f in (encoder_swap, context_losses))
+    assert loss["both right"] == pytest.approx(known["right_hidden"], abs=1e-5)
+    assert loss["both wrong"] == pytest.approx(known["shuffled_hidden"], abs=1e-5)
+    assert len(set(loss.values())) == 4 and not encoder._forward_pre_hooks
+
+
+def test_encoder_swap_says_what_it_needs(tiny_model):
+    with pytest.raises(StageLiteError, match="no context encoder"):
+        encoder_swap(tiny_model, three_songs())
+    tiny_model.lm.context_encoder = ContextEncoder(N_Q, CARD, tiny_model.lm.dim, 24).eval()
+    with pytest.raises(StageLiteError, match="contexts differ in length"):
+        encoder_swap(tiny_model, [*three_songs(), example(12, seed=9, song="d")])

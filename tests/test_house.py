@@ -22,7 +22,7 @@ PACKAGE = ROOT / "stage_lite"
 SOURCES = sorted(PACKAGE.glob("**/*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Arrows run downwards only: none of these files may be imported by the files below it.
-TOP = ["__main__", "demo", "charts", "plots", "training", "doctor", "model"]
+TOP = ["__main__", "demo", "attention_charts", "charts", "plots", "training", "doctor", "model"]
 
 
 def pins() -> dict[str, str]:

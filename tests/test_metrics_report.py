@@ -398,7 +398,9 @@ def mixed(**change):
         (windows(), {"cache_dir": __file__}, "is a file; expected a folder"),
     ],
 )
-def test_bad_input_is_one_sentence(hit_model, monkeypatch, examples, options, message):
+def test_bad_input_is_one_sentence(
+    hit_model, monkeypatch, unchecked_types, examples, options, message
+):
     monkeypatch.setattr(systems, "generate_codes", deaf_player)
     with pytest.raises(StageLiteError, match=message):
         sl.evaluate(hit_model, examples, **({"n": 6, "progress": False} | options))

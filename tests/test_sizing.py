@@ -90,7 +90,7 @@ def test_the_cache_is_the_decoders():
     prefix = sl.build_prefix(None, codes, special_token_id=16, context_token_id=17)
     text, _ = encode_text(lm, ["drums", "bass"])
     decoder = Decoder(lm, prefix, list(text))
-    assert sizing.cache_bytes(lm, 2, prefix.sequence.shape[2], 4) == decoder.cache_bytes
+    assert sizing.kv_bytes(lm, 2, prefix.sequence.shape[2], 4) == decoder.cache_bytes
 
 
 def test_bounds_move_as_they_should():

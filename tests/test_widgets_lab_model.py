@@ -152,8 +152,11 @@ def test_all_six_in_jupyterlab(lab):
         out = book.output(i)
         lost = out.locator(".jp-OutputArea-output.jupyter-widgets")
         lost.wait_for(state="attached")
-        assert "model not found" in lost.text_content() and not lost.is_visible()
+        assert "model not found" in lost.text_content()
+        still = out.get_by_text("Run its cell to use it.")
+        still.scroll_into_view_if_needed()
+        still.wait_for(state="visible")
+        assert not lost.is_visible() and "Error" not in out.inner_text()
         assert out.locator(".stage-twin").count() == 1
-        assert "Run its cell to use it." in out.inner_text() and "Error" not in out.inner_text()
     book.screenshot("six_again")
     assert book.problems == []

@@ -207,8 +207,7 @@ def train_step(
 
     Args:
         optimizer: over its weights; its learning rate is yours to set, in each of its param_groups.
-        prefix: the batch; without text.
-        step: 0 for the first one.
+        prefix, step: the batch, without text, and its number, 0 for the first one.
         config: has learning_rate, warmup_steps (over which the rate rises evenly: step 0 has
             1 / warmup_steps of it) and clip_norm (what the gradient's norm may be at most).
 
@@ -297,10 +296,8 @@ checks.train_step(train_step)
 # The whole loop adds three lines: which windows, what they lose, and their words. **Predict.** Three steps by hand and
 # three by `sl.finetune`: how many of the weights will differ?
 
+
 # %%
-config = TrainingConfig(batch_size=4, warmup_steps=2, context_dropout=0.3, seed=SEED)
-
-
 def by_hand(model: sl.StageModel, data: sl.ShardDataset, n_steps: int) -> None:
     adam = {"betas": config.betas, "weight_decay": config.weight_decay, "fused": True}
     optimizer = optim.AdamW(model.lm.parameters(), **adam)
@@ -328,12 +325,12 @@ def weights(model: sl.StageModel) -> Tensor:
     return nn.utils.parameters_to_vector(model.lm.parameters()).detach()
 
 
+config = TrainingConfig(batch_size=4, warmup_steps=2, context_dropout=0.3, seed=SEED)
 mine, library = beginner(), beginner()
 by_hand(mine, mixed, 3)
 sl.finetune(library, mixed, steps=3, config=config, progress=False)
-moved, apart = weights(mine) != weights(student), weights(mine) != weights(library)
-assert moved.any() and not apart.any()
-print(f"{int(moved.sum())} of {len(moved)} weights moved; {int(apart.sum())} differ")
+assert torch.equal(weights(mine), weights(library))
+print(f"{int((weights(mine) != weights(student)).sum())} weights moved, by hand and by the library")
 
 # %% [markdown]
 # ## 4. Stop, and go on
@@ -466,6 +463,7 @@ def play(model: sl.StageModel) -> Tensor:
     return model.generate(heard, rate, words, 4.0, seed=SEED).wav
 
 
+# %%
 judge("real drums", base.decode(torch.stack([e.target_codes for e in asked])))
 judge("before", play(student))
 
@@ -490,7 +488,7 @@ def train(until: int):
     run = sl.finetune(student, mixed, steps=until, checkpoint_dir=folder, validation=held_out,
                       config=recipe)  # fmt: skip
     seen = run.history().dropna(subset="valid_gap").set_index("step")
-    print(seen[["valid_right", "valid_gap", "valid_gap_hidden"]].to_string())
+    print(seen[["valid_right", "valid_none", "valid_gap", "valid_gap_hidden"]].to_string())
     return seen
 
 
@@ -527,7 +525,7 @@ Clips([Clip(f"{name}: {asked[best].description}", audio.mix([clicks[best], playe
 # The run that became `nano` went on for far longer, and its curve was written down (`docs/reports/nano-training.json`, from
 # `dev/LOG.md`), on windows of the same kind. A fair axis is how much music each has trained on: steps times windows times
 # seconds. Its beginning is no copy of yours: it had mixes in the contexts from the first step on, and other stems as
-# targets.
+# targets. The bars show the end of each run after it, one begun where the last one stopped.
 #
 # **Predict.** Which of the two listens to clicks sooner?
 
@@ -537,7 +535,7 @@ runs = {run["name"]: run for run in report["runs"]}
 hours = seen.index.to_numpy() * recipe.batch_size * mixed.window_s / 3600
 lines = {"here": seen["valid_gap_hidden"], "nano's beginning": runs["aligned"]["click_hidden"]}
 charts.curves(lines, {"here": hours, "nano's beginning": runs["aligned"]["hours"]},
-              x_label="hours of drums trained on", y_label="gap, past hidden (nats)")  # fmt: skip
+              x_label="hours of target trained on", y_label="gap, past hidden (nats)")  # fmt: skip
 
 # %%
 later = {name: run["click"][-1] for name, run in runs.items() if name != "anchored"}
@@ -567,17 +565,24 @@ assert runs["aligned"]["click_hidden"][1] > 50 * runs["anchored"]["click_hidden"
 # %% [markdown]
 # ## What could be wrong, in numbers
 #
-# - **Sixteen windows** of a few songs. With an interval over songs (notebook 07) the gain looks less sure.
-# - **The floor moves.** A drummer who plays steadily at a common tempo hits the beats of other songs, too.
-# - **Only clicks.** Nobody showed it a mix. Does it hear one?
+# - **Sixteen windows** of a few songs: the gain has an interval (notebook 07).
+# - **Beat F1 likes plain drums.** A tracker hears them better than what a drummer plays, so a score above the real drums'
+#   says nothing about taste. A copy of the click would score best; so compare the codes.
+# - **The gap has two sides.** Another song's click costs because the right one helps, or because the wrong one
+#   misleads. In the table above, `valid_right` against `valid_none` is the help alone: after so short a training, and with
+#   the past there to read, it may well be nothing.
+# - **Only clicks.** Nobody showed it a mix. If `right` is above `none`, the mix disturbs it, whatever the gap says.
 
 # %%
-ids = [e.song_id for e in asked]
-gain = metrics.bootstrap.Bootstrap(ids).mean(f1["after"] - f1["before"])
-missing = f1["nano"].mean() - f1["after"].mean()
-print(f"beat F1 {missing:.2f} below nano's; gain over {len(set(ids))} songs, with interval:", gain)
+gain = metrics.bootstrap.Bootstrap([e.song_id for e in asked]).mean(f1["after"] - f1["before"])
+print("beat F1 gained, with its interval over songs:", {k: round(v, 2) for k, v in gain.items()})
+click_codes = base.encode(torch.stack(clicks), rate)
+for name in ("after", "real drums"):
+    alike = (base.encode(played[name], rate) == click_codes).float().mean()
+    print(f"{name}: {alike:.0%} of the codes are the click's own (silence is alike in all)")
 mixes = listening.context_losses(student, windows("mix", "valid", 2.56, 32))
-print(f"gap after a mix {mixes['gap']:+.3f}, past hidden {mixes['gap_hidden']:+.3f} nats")
+print("after a mix:", {k: round(mixes[k], 3) for k in ("right", "shuffled", "none", "gap")})
+assert mixes["right"] > mixes["none"]  # disturbed
 assert 0 < seen["valid_gap"].iloc[-1] < seen["valid_gap_hidden"].iloc[-1]
 
 # %% [markdown]

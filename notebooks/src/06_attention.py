@@ -48,34 +48,21 @@ if REPOSITORY:
     sys.path.insert(0, "stage-lite")
 elif importlib.util.find_spec("stage_lite") is None:
     raise ImportError("no stage_lite in this kernel: start with `make lab`, or fill in REPOSITORY")
-from dataclasses import replace
-
 import torch
-from IPython.display import display
 from torch import Tensor
 
 import stage_lite as sl
 from stage_lite import charts, checks, plots
-from stage_lite.attention import (
-    diagonal,
-    frame_attention,
-    head_effects,
-    head_table,
-    layout,
-    shares,
-    without_heads,
-)
+from stage_lite.attention import frame_attention, head_effects, head_table, without_heads
 from stage_lite.attention_charts import attention_regions
-from stage_lite.audio import mix
-from stage_lite.batch import hide_history, make_batch
+from stage_lite.batch import make_batch
 from stage_lite.clips import Clip, Clips
 from stage_lite.context_encoder import hear_context
 from stage_lite.examples import shuffle_contexts
-from stage_lite.listening import code_losses
+from stage_lite.listening import encoder_swap
 from stage_lite.lm import embed, sin_positions, split_qkv, weights_of
 from stage_lite.onsets import beat_lock, detect_onsets
 from stage_lite.song import open_samples
-from stage_lite.text import encode_text
 
 SEED = 0
 print(f"torch {torch.__version__} on cpu, stage_lite {sl.__version__}, seed {SEED}")
@@ -93,7 +80,7 @@ beats, bars = sl.beat_grid(bpm=110, beats_per_bar=4, duration_s=seconds, start_s
 click = sl.click_track(beats, bars, duration_s=seconds, sample_rate=nano.sample_rate)
 asked = {"description": "drums, rock", "duration_s": seconds, "seed": SEED}
 out = nano.generate(click, nano.sample_rate, **asked)
-Clip("Click and drums", mix([click, out.wav[0]]), out.sample_rate, "is every hit on the click?")
+Clip("Click and drums", (click + out.wav[0]) / 2, out.sample_rate, "is every hit on the click?")
 
 # %% [markdown]
 # Into the first layer goes one vector per step: the codes' embeddings, the position and, on the context's steps of `nano`,
@@ -185,7 +172,6 @@ if checks.passed(head_weights):
         yours = head_weights(queries[0, head], keys[0, head])  # [S, S]
         assert torch.allclose(yours[start:, :start], att[0, head], atol=1e-5)
     print(f"your {[*yours.shape]}, cut to the target's rows: equal in all heads of layer 0")
-print("sl.attention:", [*att.shape])
 
 # %% [markdown]
 # ## 2. The whole matrix
@@ -194,29 +180,23 @@ print("sl.attention:", [*att.shape])
 # this step). **Predict.** How much of all attention goes to the context? How much to the token?
 
 # %%
-text, text_mask = encode_text(nano.lm, [asked["description"]])
-with torch.inference_mode():
-    _, every = sl.forward(nano.lm, out.sequence, out.prefix.attention_mask, out.prefix.positions,
-                          text, text_mask, need_attention=True)  # fmt: skip
-full = every[:, 0, :, start:]  # [layer, head, S_target, S]
-assert torch.allclose(full[..., :start], att, atol=1e-5)
+full = sl.attention(nano, out, whole=True)  # columns of the target itself, too: rows sum to 1
+assert torch.equal(full[..., :start], att)
 assert torch.allclose(full.sum(-1), torch.ones(1), atol=1e-4)
-given = shares(att, out)  # place -> [layer, head]
-assert torch.allclose(sum(given.values()), torch.ones(1), atol=1e-4)
-charts.bars({place: float(share.mean()) for place, share in given.items()},
-            "attention, mean over all heads")  # fmt: skip
+here = head_table(nano, out)  # one line per head
+places = ["context", "token", "start", "own_past"]
+charts.bars(dict(here[places].mean()), "attention, mean over all heads")
 
 # %% [markdown]
 # A mean over heads hides what each one does. Below, one head per place: the one that gives it most. Time runs downwards in
 # the target; to the right stand all steps that can be seen. Pale lines are beats, on both axes.
 
 # %%
-places = ("context", "token", "own_past")
-most = {place: divmod(int(given[place].argmax()), n_heads) for place in places}
-named = {f"layer {i} head {j}: most to {place.replace('_', ' ')}": full[i, j]
-         for place, (i, j) in most.items()}  # fmt: skip
-where = layout(out)
-attention_regions(named, where, nano.frame_rate, beats, bars,
+named = {}
+for place in ("context", "token", "own_past"):
+    layer, head = here.loc[here[place].idxmax(), ["layer", "head"]].astype(int)
+    named[f"layer {layer} head {head}: most to {place.replace('_', ' ')}"] = full[layer, head]
+attention_regions(named, out, nano.frame_rate, beats, bars,
                   caption="Each head by its own brightest 0.2 %. Orange: the context token.")  # fmt: skip
 
 # %% [markdown]
@@ -298,17 +278,20 @@ checks.diagonal_share(diagonal_share)
 
 # %%
 frames = frame_attention(att, out)  # [layer, head, T, Tc]
-score, chance = diagonal(frames, nano.frame_rate, tolerance_s=0.1)  # [layer, head] each
+score = torch.tensor(here.diagonal.values).view(n_layers, n_heads)
+given = torch.tensor(here.context.values).view(n_layers, n_heads)
 if checks.passed(diagonal_share):
-    near = round(0.1 * nano.frame_rate)
-    yours = torch.tensor([[float(diagonal_share(f, near)) for f in layer] for layer in frames])
+    yours = torch.tensor(
+        [[float(diagonal_share(f, 5)) for f in layer] for layer in frames]
+    )  # 0.1 s
     assert torch.allclose(yours, score, atol=1e-4, equal_nan=True)
     print(f"yours agrees in all {yours.numel()} heads")
-display(plots.head_map(given["context"], "share of attention that goes to the context"))
+display(plots.head_map(given, "share of attention that goes to the context"))
 display(plots.head_map(score, "of that, the part near its own time"))
-i, j = divmod(int(score.nan_to_num().argmax()), n_heads)
-print(f"the highest score, {score[i, j]:.2f}, is layer {i} head {j}'s, by chance {chance[i, j]:.2f};"
-      f" of its attention {given['context'][i, j]:.2%} go to the context")  # fmt: skip
+top = here.loc[here.diagonal.idxmax()]  # the highest score
+print(
+    f"score {top.diagonal:.2f}, by chance {top.chance:.2f}, with {top.context:.2%} of its attention"
+)
 
 # %% [markdown]
 # A high score proves little by itself. A head may score high on next to nothing. And a head that always looks at one
@@ -323,51 +306,36 @@ def examples_with(condition: str) -> list:
     """Eight windows of real drums, encoded once."""
     data = sl.StemDataset(songs, "drums", window_s=3.0, conditions=[condition], seed=SEED, n=8)
     examples = [data[i] for i in range(len(data))]
-    for example in examples:
-        example.context_codes = nano.encode(example.context, nano.sample_rate)[0]
-        example.target_codes = nano.encode(example.target, nano.sample_rate)[0]
+    for one in examples:
+        one.context_codes = nano.encode(one.context, nano.sample_rate)[0]
+        one.target_codes = nano.encode(one.target, nano.sample_rate)[0]
     return examples
 
 
 examples = examples_with("metronome")
-right, another = make_batch(nano, examples), make_batch(nano, shuffle_contexts(examples))
-table = head_table(nano, right)  # one line per head, means over the windows
+table = head_table(nano, make_batch(nano, examples))  # means over the windows
 table["worth"] = (table.diagonal - table.chance) * table.context
 best = table.sort_values("worth", ascending=False)
-aligned = [(int(i), int(j)) for i, j in best[["layer", "head"]].values[:2]]
-print("the two that keep time best:", aligned)
-best.set_index(["layer", "head"])[["diagonal", "chance", "context", "token", "own_past"]].head(
-    6
-).round(2)
+best.set_index(["layer", "head"])[["diagonal", "chance", *places]].head(6).round(2)
 
 # %% [markdown]
 # **Predict.** Now they hear *another song's* click, which fits at no point. Will the score fall? And what if the model is
 # told that its target begins 0.2 s later, by nothing but the numbers of the target's positions?
 
-
 # %%
-def aligned_score(batch, lag_s: float = 0.0) -> float:
-    """Mean over the windows and the two heads."""
-    found = []
-    for row in range(len(batch.descriptions)):
-        looked = frame_attention(sl.attention(nano, batch, row=row), batch, row)
-        at_lag = diagonal(looked, nano.frame_rate, lag_s=lag_s).score
-        found += [float(at_lag[i, j]) for i, j in aligned]
-    return sum(found) / len(found)
-
-
-positions = right.prefix.positions.clone()
-positions[:, right.prefix.target_start :] += round(0.2 * nano.frame_rate)
-late = replace(right, prefix=replace(right.prefix, positions=positions))
-own, foreign = aligned_score(right), aligned_score(another)
-moved, followed = aligned_score(late), aligned_score(late, lag_s=0.2)
-assert abs(foreign - own) < 0.15 and moved < own / 2 < followed
-charts.bars({
-    "right click": own,
-    "another song's click": foreign,
-    "target 0.2 s late, at its own time": moved,
-    "target 0.2 s late, 0.2 s behind it": followed,
-}, "attention within 0.1 s of the diagonal", caption=f"By chance {best.chance[:2].mean():.2f}.")  # fmt: skip
+two = best.index[:2]  # the two that keep time best
+late = make_batch(nano, examples)
+late.prefix.positions[:, late.prefix.target_start :] += round(0.2 * nano.frame_rate)
+tables = {
+    "right click": table,
+    "another song's click": head_table(nano, make_batch(nano, shuffle_contexts(examples))),
+    "right click, target 0.2 s late": head_table(nano, late),
+}
+for what, f in tables.items():
+    print(f"{what:30} score {f.diagonal[two].mean():.2f}, best lag {f.lag_s[two].mean():+.2f} s")
+own, foreign, moved = (found.diagonal[two].mean() for found in tables.values())
+assert abs(foreign - own) < 0.15 and moved < own / 2
+assert abs((tables["right click, target 0.2 s late"].lag_s - table.lag_s)[two] - 0.2).max() < 0.05
 
 # %% [markdown]
 # These heads are **clocks, not ears**. They look at "the frame with my number", whatever sounds there. `nano` makes that
@@ -380,9 +348,8 @@ charts.bars({
 try:
     from stage_widgets import AttentionViewer
 
-    viewer = AttentionViewer(nano, out, beats=beats, downbeats=bars, context=click,
-                             context_sample_rate=nano.sample_rate, label="Drums look at a click")  # fmt: skip
-    display(viewer)
+    display(AttentionViewer(nano, out, beats=beats, downbeats=bars, context=click,
+                            context_sample_rate=nano.sample_rate, label="Drums look at a click"))  # fmt: skip
 except ImportError as error:
     print("The widgets are not installed here:", error)
 
@@ -463,7 +430,7 @@ checks.cut_head(cut_head)
 # </details>
 
 # %%
-layer, head = aligned[0]
+layer, head = best[["layer", "head"]].iloc[0].astype(int).tolist()
 reads = nano.lm.transformer.layers[layer].self_attn.out_proj
 whole = reads.weight.detach().clone()
 with without_heads(nano, [(layer, head)]):
@@ -481,15 +448,16 @@ if checks.passed(cut_head):
 # **Predict.** Which costs more: the two clocks, or the two others that give most of their attention to the context?
 
 # %%
-others = best[~best.index.isin(best.index[:2])].sort_values("context", ascending=False)
-lookers = [(int(i), int(j)) for i, j in others[["layer", "head"]].values[:2]]
-cuts = {"the two clocks": aligned, "two that look as much": lookers}
 table["name"] = [f"{i}.{j}" for i, j in zip(table.layer, table["head"], strict=True)]
-chosen = table[(table.context > 0.01) | (table.token == table.token.max())]
-single = {name: [tuple(map(int, name.split(".")))] for name in chosen.name}
-effects = head_effects(nano, examples, cuts | single, n_random=0, seed=SEED)
-gap = effects.gap["nothing cut"]
-assert gap > 0.1 and abs(effects.gap["all heads cut"]) < gap / 4
+heads = {name: tuple(map(int, name.split("."))) for name in table.name}
+clocks = list(table.name[two])
+lookers = list(table.drop(two).nlargest(2, "context").name)
+pairs = {"the two clocks": clocks, "two that look as much": lookers}
+cuts = {what: [heads[name] for name in names] for what, names in pairs.items()}
+cut = table.name[(table.context > 0.01) | (table.token == table.token.max())]
+singles = {name: [heads[name]] for name in cut}
+effects = head_effects(nano, examples, cuts | singles, n_random=0, seed=SEED)
+assert effects.gap["nothing cut"] > 0.1 > 4 * abs(effects.gap["all heads cut"])
 plots.head_effects(effects.loc[["nothing cut", *cuts, "all heads cut"]])
 
 # %% [markdown]
@@ -508,36 +476,29 @@ looks.set_index(["layer", "head"])[["context", "diagonal", "kept"]].round(2)
 # %% [markdown]
 # **Attention is not explanation.** A head may look at the context most of the time and change next to nothing: what it
 # reads may be known already, or no later layer listens to it. And a head that costs little alone may have a twin. Compare
-# the clocks one by one with both together:
+# the clocks one by one with both together; below them, the head that rests at the token:
 
 # %%
-alone = " and ".join(f"{1 - effects.kept[f'{i}.{j}']:.0%}" for i, j in aligned)
-together = 1 - effects.kept["the two clocks"]
-print(f"clocks: {alone} of the gap when cut alone, {together:.0%} when cut together")
-resting = table.name[table.token.idxmax()]
-rest, before = effects.loc[resting], effects.loc["nothing cut"]
-print(f"head {resting}, most to the token: {rest.kept:.0%} of the gap is left; loss after the right click "
-      f"{before.right:.2f} -> {rest.right:.2f}, after another's {before.another:.2f} -> {rest.another:.2f}")  # fmt: skip
+alone = " and ".join(f"{1 - effects.kept[name]:.0%}" for name in clocks)
+print(f"{alone} of the gap lost when cut alone, {1 - effects.kept['the two clocks']:.0%} together")
+resting = table.name[table.token.idxmax()]  # the head that gives the token most
+effects.loc[["nothing cut", resting], ["right", "another", "gap", "kept"]].round(2)
 
 # %% [markdown]
-# A head at the token cannot tell *when*: the token is the same for all songs. Its cut costs the right and the wrong click
-# alike. Now hear the same words, click and seed:
+# What stands at the token is one and the same for all steps of the target. It may say what they play along with, but not
+# *when*: its cut costs the right and the wrong click alike. Now hear the same words, click and seed:
 
 # %%
-played = {"whole": out.wav[0]}
-for name, heads in cuts.items():
-    with without_heads(nano, heads):
-        played[f"without {name}"] = nano.generate(click, nano.sample_rate, **asked).wav[0]
-listen_for = [
-    "the click, hit by hit.",
-    "does it still know where the click is?",
-    "is anything missing?",
-]
-for name, wav in played.items():
+listen_for = {"nothing": "the click, hit by hit.", "the two clocks": "does it still know where the click is?",
+              "two that look as much": "is anything missing?"}  # fmt: skip
+clips = []
+for name, heard in listen_for.items():
+    with without_heads(nano, cuts.get(name, [])):
+        wav = nano.generate(click, nano.sample_rate, **asked).wav[0]
     lock = beat_lock(detect_onsets(wav, nano.sample_rate), beats)
-    print(f"{name:29} beat lock {'none' if lock is None else f'{lock:.2f}'}")
-Clips([Clip(name, mix([click, wav]), nano.sample_rate, heard)
-       for (name, wav), heard in zip(played.items(), listen_for, strict=True)])  # fmt: skip
+    print(f"cut: {name:22} beat lock {'none' if lock is None else f'{lock:.2f}'}")
+    clips.append(Clip(f"Cut: {name}", (click + wav) / 2, nano.sample_rate, heard))
+Clips(clips)
 
 # %% [markdown]
 # ## 5. Which part of the listening is attention's?
@@ -549,40 +510,15 @@ Clips([Clip(name, mix([click, wav]), nano.sample_rate, heard)
 # **Predict.** Codes from the wrong song, encoder right: nearer to all right, or to all wrong?
 
 # %%
-encoder = getattr(nano.lm, "context_encoder", None)
-
-
-def loss_with(codes_of, heard_of) -> float:
-    """Loss of the drums, past hidden; the encoder hears another batch than attention reads."""
-    everything = torch.ones_like(codes_of.prefix.attention_mask)
-    batch = hide_history(codes_of, everything, nano.special_token_id)
-    swap = encoder.register_forward_pre_hook(
-        lambda _, given: (heard_of.inputs[..., : given[0].shape[-1]], *given[1:])
-    )
-    with swap, torch.inference_mode():
-        return float(code_losses(nano, batch).nanmean())
-
-
-if encoder is None:
-    print("this model has no encoder: all of its listening is attention's")
-else:
-    left = {}
-    for condition in ("metronome", "mixture"):
-        chosen = examples if condition == "metronome" else examples_with(condition)
-        r, a = make_batch(nano, chosen), make_batch(nano, shuffle_contexts(chosen))
-        best_loss, worst = loss_with(r, r), loss_with(a, a)
-        for what, pair in {
-            "codes wrong, encoder right": (a, r),
-            "codes right, encoder wrong": (r, a),
-        }.items():
-            left[f"{condition}: {what}"] = (worst - loss_with(*pair)) / (worst - best_loss)
-        print(f"{condition:9} loss all right {best_loss:.2f}, all wrong {worst:.2f} nats")
-    assert (
-        left["metronome: codes wrong, encoder right"]
-        > left["metronome: codes right, encoder wrong"]
-    )
-    display(charts.bars(left, "part of the gap that is left",
-                        caption="1: as good as all right. 0: as bad as all wrong."))  # fmt: skip
+left = {}
+for condition in ("metronome", "mixture"):
+    loss = encoder_swap(nano, examples if condition == "metronome" else examples_with(condition))
+    print(condition, {what: round(nats, 2) for what, nats in loss.items()})
+    whole_gap = loss["both wrong"] - loss["both right"]
+    for what in ("codes wrong", "encoder wrong"):
+        left[f"{condition}: {what}"] = (loss["both wrong"] - loss[what]) / whole_gap
+assert left["metronome: codes wrong"] > left["metronome: encoder wrong"]
+charts.bars(left, "part of the gap that is left", "1: as good as all right; 0: as all wrong.")
 
 # %% [markdown]
 # So in `nano` the encoder does most of the *hearing*, and attention does the *fetching*: two clocks that look at their own
@@ -601,11 +537,8 @@ else:
 # %%
 known = head_effects(nano, examples, cuts, history_hidden=False, n_random=0, seed=SEED)
 assert known.right["the two clocks"] < known.right["nothing cut"] + 0.05
-for name in ("nothing cut", *cuts):
-    for past, found in (("known", known), ("hidden", effects)):
-        line = found.loc[name]
-        print(f"{name:22} past {past:6}  loss after the right click {line.right:.3f}, another's {line.another:.3f}, "
-              f"gap {line.gap:.3f} [{line.low:.3f}, {line.high:.3f}]")  # fmt: skip
+display(effects.loc[["nothing cut", *cuts], "right":"high"].round(3))  # past hidden
+known.loc[["nothing cut", *cuts], "right":"high"].round(3)  # past known
 
 # %% [markdown]
 # ## Words of this notebook
@@ -614,9 +547,9 @@ for name in ("nothing cut", *cuts):
 # |---|---|---|---|
 # | head | one of several attentions of a layer, with its own queries and keys | `[layer, head]` | `sl.attention` |
 # | share | where a head's attention goes, in parts of 1 | 0 to 1 | `attention.shares` |
-# | own time | the frame of the context that sounds with the target's | frames | `frame_attention` |
+# | own time | the frame of the context that sounds with the target's | frames | `attention.frame_attention` |
 # | diagonal | the part near one's own time of all that goes to the context | 0 to 1 | `attention.diagonal` |
-# | chance | the same with the target's frames exchanged | 0 to 1 | `attention.diagonal` |
+# | chance | the same with the target's frames exchanged | 0 to 1 | `attention.Diagonal` |
 # | alignment head | a head that looks at its own time | | `attention.head_table` |
 # | cut | a head's part of the output matrix set to zero | | `attention.without_heads` |
 # | kept | the part of the gap that a cut leaves | 0 to 1 | `attention.head_effects` |

@@ -416,8 +416,7 @@ Clips([
 
 # %% [markdown]
 # All three mean something to it, although it never heard them: taps and noise have attacks where the drums have theirs, as a
-# mix has. Chords help least. They are what it was never asked for, and a bass that repeats itself knows its next note without
-# them.
+# mix has. Chords help least. There is no beat in them, and `nano`'s bass is in time rather than in key (`dev/LOG.md`).
 #
 # ## 6. Which number has what sounds together?
 #
@@ -500,7 +499,8 @@ counted_on = sl.StageModel(model.lm, model.codec, replace(model.config, anchor_f
 gaps = {}
 for name in ("taps", "loudness"):
     loss = context_losses(counted_on, held_out[name])
-    gaps |= {f"{name}, aligned": zero_shot[name]["gap_hidden"], f"{name}, counted on": loss["gap_hidden"]}  # fmt: skip
+    gaps[f"{name}, aligned"] = zero_shot[name]["gap_hidden"]
+    gaps[f"{name}, counted on"] = loss["gap_hidden"]
     assert loss["gap_hidden"] < zero_shot[name]["gap_hidden"] > zero_shot["chords"]["gap_hidden"]
 charts.bars(gaps, "gap with the past hidden (nats)")
 
@@ -533,7 +533,6 @@ run = sl.finetune(
 )  # fmt: skip
 after = measured("after", pocket, test)
 assert after["gap_hidden"] > before["gap_hidden"]
-charts.bars({"before": before["gap_hidden"], "after": after["gap_hidden"]}, "gap with the past hidden (nats)")  # fmt: skip
 
 # %% [markdown]
 # `spread_positions` moves each short window to some place within 8 s, so that all position numbers are trained.

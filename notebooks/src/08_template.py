@@ -17,7 +17,9 @@
 # that says whether it listens, and a widget to hear it in.
 #
 # ```
-#   your function ──▶ is it a condition? ──▶ windows ──▶ before ──▶ training ──▶ after ──▶ report, folder, widget
+#   your function ──▶ a condition? ──▶ windows ──▶ before ──▶ training ──▶ after
+#                                                                            │
+#                                              report, folder, widget ◀───────┘
 # ```
 #
 # Reading: 15 minutes. Computing with `QUICK = False`: about 10 minutes of CPU, half as long on two cores. With `QUICK = True`,
@@ -99,10 +101,11 @@ songs = open_samples()
 print(check_condition(NAME, songs, TARGET, window_s=WINDOW_S, seed=SEED))
 
 model = sl.load("nano")
-song = next(s for s in songs if TARGET in s.stem_names)
-window = sl.Window(song, song.downbeats[0], 4.0, TARGET, SEED)
-context = my_idea(song, window)
-target = song.stem(TARGET, window.start_s, window.duration_s)
+having = [song for song in songs if TARGET in song.stem_names]
+windows = [sl.Window(song, song.downbeats[0], 4.0, TARGET, SEED) for song in having]
+window = next(w for w in windows if my_idea(w.song, w) is not None)
+context = my_idea(window.song, window)
+target = window.song.stem(TARGET, window.start_s, window.duration_s)
 Clips([
     Clip("your context", context, model.sample_rate, "is all in it that a player would need?"),
     Clip("context and target", mix([context, target]), model.sample_rate, "could you play this from that?"),
@@ -139,12 +142,13 @@ print({name: round(before[name], 3) for name in ("right", "shuffled", "none", "g
 # %% [markdown]
 # ## 5. Training
 #
-# From `nano`, with part of the target's past hidden in most windows, so that the context is needed. The model is trained in
-# place. It may be interrupted: what is learnt so far stays.
+# From `nano`, with part of the target's past hidden in most windows, so that the context is needed. It may be interrupted:
+# what is learnt so far stays.
 
 # %%
+pocket = sl.load("nano")
 run = sl.finetune(
-    model, train, steps=STEPS, batch_size=8, learning_rate=5e-4, warmup_steps=max(1, STEPS // 10),
+    pocket, train, steps=STEPS, batch_size=8, learning_rate=5e-4, warmup_steps=max(1, STEPS // 10),
     cooldown_steps=STEPS // 3, history_dropout=0.6, text_dropout=0.2, spread_positions=True,
     seed=SEED, log_every=max(1, STEPS // 30),
 )  # fmt: skip
@@ -157,8 +161,8 @@ charts.curves({"loss": [row["loss"] for row in run.log]}, steps, x_label="step",
 # The gap is what another song's context costs. It should have grown, on songs that training never saw.
 
 # %%
-after = context_losses(model, held_out)
-made["after"] = model.generate(**asked)
+after = context_losses(pocket, held_out)
+made["after"] = pocket.generate(**asked)
 rows = {
     f"{when}, {what}": loss[key]
     for what, key in (("past known", "gap"), ("past hidden", "gap_hidden"))
@@ -177,17 +181,17 @@ charts.bars(rows, f"gap on {len(held_out)} held-out windows (nats)", verdict)
 folder = Path(SAVE_TO or tempfile.mkdtemp(prefix=f"pocket-{NAME}-"))
 data = sl.StemDataset(songs, TARGET, window_s=4.0, conditions=[NAME], seed=SEED)
 table = sl.evaluate(
-    model, data, n=4 if QUICK else 24, seed=SEED, out=folder / "report",
+    pocket, data, n=4 if QUICK else 24, seed=SEED, out=folder / "report",
     metrics=["onset_alignment", "onset_agreement"], progress=False,
 )  # fmt: skip
-model.save(folder / "model")
+pocket.save(folder / "model")
 (folder / "README.md").write_text(
     f"# {NAME}: {my_idea.__doc__}\n\nnano, fine-tuned for {STEPS} steps of 8 x {WINDOW_S} s, seed "
     f"{SEED}. {verdict}\nGap before {before['gap']:.3f}, after {after['gap']:.3f} nats "
     f"({N_TEST} held-out windows).\n"
 )
 print(f"{verdict}\n{folder}: {sorted(path.name for path in folder.iterdir())}")
-assert torch.equal(sl.load(folder / "model").lm.emb[0].weight, model.lm.emb[0].weight)
+assert torch.equal(sl.load(folder / "model").lm.emb[0].weight, pocket.lm.emb[0].weight)
 table[["value", "low", "high", "n"]].round(3)
 
 # %% [markdown]

@@ -3,7 +3,7 @@
 The conditions of the reader get a stand-in for a song: the drums are bursts of noise with rests
 between them, at a sample rate that is not the model's, and every window is somewhere in its middle.
 
-Notebook: 08_your_own_conditioning.
+Notebook: 08_own_conditioning.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from ..errors import StageLiteError
 from ..upstream import audiocraft_classes
 from .hub import fetch_t5, fetch_tokenizer
+from .torch_file import read_torch_file
 
 T5_BASE = "t5-base"  # what every MusicGen was trained with
 
@@ -152,6 +153,8 @@ def read_t5(folder: Path) -> T5:
             f"{folder} holds no weights of a T5; expected model.safetensors beside config.json. "
             "Try: download the whole of https://huggingface.co/t5-base"
         )
+    if not any((folder / name).is_file() for name in weights[:2]):
+        read_torch_file(folder / weights[2])  # says it if it is cut short or holds code
     with quiet_transformers():
         try:
             encoder, found = T5EncoderModel.from_pretrained(

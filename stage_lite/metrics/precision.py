@@ -65,12 +65,15 @@ def compare_weights(
         the first kind as `+0.0010 [-0.0002, +0.0021]`.
 
     Raises:
-        StageLiteError: an unknown kind, a model of int8 only, or no two songs.
+        StageLiteError: an unknown kind, a model of int8 only, no two songs, or more than half of
+            the windows of one.
     """
     import pandas as pd
 
     examples = _encoded(model, examples)
     kinds = _kinds(model, kinds)
+    listens = any(e.context_codes is not None for e in examples)
+    shuffled = shuffle_contexts(examples) if listens else []  # what does not go is said first
     store = ResultStore(progress="none") if store is None else store
     weights, songs = fingerprint(model.lm), Bootstrap([e.song_id for e in examples])
 
@@ -97,8 +100,8 @@ def compare_weights(
             change = [a - b for a, b in zip(values, reference, strict=True)]
             line[f"{name} - {kinds[0]}"] = signed(songs.mean(change))
         lines.append(line)
-    if examples[0].context_codes is not None:
-        values = beats(kinds[0], shuffle_contexts(examples))
+    if listens:
+        values = beats(kinds[0], shuffled)
         name = SHUFFLED.replace("fp32", kinds[0])
         lines.append(_line(name, songs, len(examples)) | {"beat F1": songs.mean(values)["value"]})
     real = fill(REAL, examples, lambda jobs: [_score(model, e, e.target_codes) for _, e in jobs])
