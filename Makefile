@@ -31,7 +31,7 @@ RUNS ?= work/runs
 HOURS ?= 16
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint unit notebooks lab data train-nano bench site wheelhouse doctor clean
+.PHONY: help install demo test lint unit notebooks lab data train-nano bench evidence site wheelhouse doctor clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -86,6 +86,9 @@ train-nano: $(STAMP)  ## train codec, nano-base and nano from nothing (after mak
 
 bench: $(STAMP)  ## speed and memory, side by side with audiocraft's own loops
 	$(RUN) -m benchmarks
+
+evidence: $(STAMP)  ## STAGE's claims re-tested, into docs/evidence.md (hours; resumes)
+	$(RUN) -m evidence
 
 site: $(STAMP)  ## the lessons, run, and a page per function as static pages into out/site
 	$(RUN) docs/site/build.py

@@ -182,6 +182,7 @@ def _shown(numbers: range, n: int, found: list, progress: bool) -> Iterator[int]
 
     with tqdm(total=n, desc="making conditions", unit="window") as bar:
         for number in numbers:
-            yield number
-            bar.update(len(found) - bar.n)
-        bar.update(len(found) - bar.n)
+            try:
+                yield number
+            finally:  # also when the last one is found, and the loop is left
+                bar.update(len(found) - bar.n)

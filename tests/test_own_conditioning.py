@@ -233,6 +233,11 @@ def test_windows_hold_the_condition_of_that_place(shards, tiny_model):
         shuffle_contexts(held_out)
 
 
+def test_the_bar_ends_full(shards, tiny_model, capsys):
+    pocket_windows(tiny_model, "click", "drums", n=3, window_s=0.5, folder=shards)
+    assert "3/3" in capsys.readouterr().err
+
+
 def test_windows_can_be_trained_on(shards, tiny_base):
     windows = pocket_windows(
         tiny_base, "click", "drums", n=4, window_s=0.5, folder=shards, progress=False

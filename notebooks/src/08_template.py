@@ -153,7 +153,8 @@ run = sl.finetune(
     seed=SEED, log_every=max(1, STEPS // 30),
 )  # fmt: skip
 steps = [row["step"] for row in run.log]
-charts.curves({"loss": [row["loss"] for row in run.log]}, steps, x_label="step", y_label="loss (nats)")  # fmt: skip
+losses = [row["loss"] for row in run.log]
+charts.curves({"loss": losses}, steps, x_label="step", y_label="loss (nats)")
 
 # %% [markdown]
 # ## 6. After
