@@ -11,7 +11,8 @@ from train_context_encoder import WIDTH, WINDOW_S, lay_out
 
 from stage_lite.context_encoder import N_PHASES, ContextEncoder
 from stage_lite.errors import StageLiteError
-from stage_lite.lm import embed, weights_of
+from stage_lite.lm import embed
+from stage_lite.lm_weights import weights_of
 from stage_lite.model import StageModel
 from stage_lite.shards import ShardDataset
 from stage_lite.weights import load_weights

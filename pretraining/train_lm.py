@@ -31,7 +31,7 @@ from vocabulary import add_words, words_of
 
 from stage_lite.codec import load_codec
 from stage_lite.examples import Example
-from stage_lite.lm import LMConfig, build_lm
+from stage_lite.lm_config import LMConfig, build_lm
 from stage_lite.model import ModelConfig, StageModel, load
 from stage_lite.prefix import ALIGNED
 from stage_lite.shards import ShardDataset

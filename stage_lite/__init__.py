@@ -33,8 +33,8 @@ _HOME = {
     "prefix_loss": "prefix",
     "Prefix": "prefix",
     "forward": "lm",
-    "build_lm": "lm",
-    "LMConfig": "lm",
+    "build_lm": "lm_config",
+    "LMConfig": "lm_config",
     "build_codec": "codec",
     "CodecConfig": "codec",
     "generate_codes": "generate",
@@ -71,7 +71,8 @@ if TYPE_CHECKING:  # for editors; never executed
     from .examples import Example
     from .generate import generate_codes, stream_codes
     from .generation import Generation
-    from .lm import LMConfig, build_lm, forward
+    from .lm import forward
+    from .lm_config import LMConfig, build_lm
     from .metrics.report import evaluate
     from .metronome import beat_grid, click_track
     from .model import ModelConfig, StageModel, load

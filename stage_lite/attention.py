@@ -33,7 +33,7 @@ from .batch import Batch
 from .errors import StageLiteError
 from .generation import Generation
 from .lm import Keep, forward
-from .lm import _inside as inside  # past what LoRA wraps around an attention
+from .lm_weights import inside
 
 if TYPE_CHECKING:
     from pandas import DataFrame

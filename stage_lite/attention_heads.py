@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from .batch import hide_history, make_batch
 from .errors import StageLiteError
 from .examples import Example, shuffle_contexts
-from .lm import _inside as inside  # past what LoRA wraps around an attention
-from .lm import check_whole
+from .lm_weights import check_whole, inside
 from .metrics.bootstrap import Bootstrap
 
 if TYPE_CHECKING:

@@ -20,9 +20,6 @@ from torch import Tensor, nn
 from stage_lite.context_encoder import hear_context
 from stage_lite.held_weights import check_weights, held_weights
 from stage_lite.lm import (
-    LayerWeights,
-    Linear,
-    LMWeights,
     embed,
     heads,
     join_heads,
@@ -32,6 +29,7 @@ from stage_lite.lm import (
     text_attention,
     text_keys,
 )
+from stage_lite.lm_weights import LayerWeights, Linear, LMWeights
 from stage_lite.memory import check_cache_memory
 from stage_lite.prefix import Prefix
 from stage_lite.step_cache import ByteCache, ExactCache

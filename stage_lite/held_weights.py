@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stage_lite.errors import StageLiteError
-from stage_lite.lm import LayerWeights, LMWeights, Norm, check_whole, weights_of
+from stage_lite.lm_weights import LayerWeights, LMWeights, Norm, check_whole, weights_of
 from stage_lite.matrices import DTYPES, WEIGHTS, AddingLinear, activation_dtype, linear_for
 
 

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stage_lite.errors import StageLiteError
-from stage_lite.lm import Linear
+from stage_lite.lm_weights import Linear
 
 WEIGHTS = ("fp32", "bf16", "int8")
 _FEW_ROWS = 8

@@ -32,7 +32,8 @@ from .files import sha256_of, write_atomic
 from .generate import generate_codes, stream_codes
 from .generation import Generation
 from .held_weights import gave_up
-from .lm import LMConfig, check_whole
+from .lm_config import LMConfig
+from .lm_weights import check_whole
 from .prefix import has_context_row, prefix_loss
 from .request import batch_size, context_rows, description_rows, rate_rows, window_request
 from .shipped import read_config, shipped_models, verify

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .lm import LMConfig
+from .lm_config import LMConfig
 from .matrices import DTYPES
 from .memory import training_bytes
 from .step_cache import ByteCache

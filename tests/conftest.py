@@ -63,7 +63,7 @@ TINY_CARD = 16
 def make_tiny_model(*, context_token=True, anchor_frames=None, trained_s=1.0, seed=0):
     """A StageModel of untrained weights: LM of 2 layers of 32, codec of 4 x 16 codes."""
     from stage_lite.codec import CodecConfig, build_codec
-    from stage_lite.lm import LMConfig, build_lm
+    from stage_lite.lm_config import LMConfig, build_lm
     from stage_lite.model import ModelConfig, StageModel
 
     codec_config = CodecConfig(

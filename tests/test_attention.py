@@ -25,7 +25,8 @@ from stage_lite.batch import make_batch
 from stage_lite.errors import StageLiteError
 from stage_lite.examples import Example
 from stage_lite.listening import context_losses
-from stage_lite.lm import forward, join_heads, run_layers, split_qkv, weights_of
+from stage_lite.lm import forward, join_heads, run_layers, split_qkv
+from stage_lite.lm_weights import weights_of
 from stage_lite.upstream import audiocraft_classes
 
 

@@ -6,7 +6,8 @@ import torch
 from stage_lite.delay import undelay
 from stage_lite.errors import StageLiteError
 from stage_lite.generate import generate_codes, stream_codes
-from stage_lite.lm import LMConfig, build_lm, forward
+from stage_lite.lm import forward
+from stage_lite.lm_config import LMConfig, build_lm
 from stage_lite.sampling import Sampler, sample
 from stage_lite.text import encode_text
 from stage_lite.upstream import audiocraft_classes

@@ -259,7 +259,7 @@ def test_full_size_names():
     from stage_lite.interop.build import empty_lm, read_sizes
     from stage_lite.interop.names import OFFICIAL_STAGE
     from stage_lite.interop.t5 import make_reader
-    from stage_lite.lm import LMConfig
+    from stage_lite.lm_config import LMConfig
 
     config = LMConfig(
         card=2048, dim=1024, num_layers=24, num_heads=16, t5="t5-base", context_token=True

@@ -11,7 +11,7 @@ import torch
 
 import stage_lite as sl
 from stage_lite.interop.t5 import T5Reader, make_reader, read_t5
-from stage_lite.lm import LMConfig, build_lm
+from stage_lite.lm_config import LMConfig, build_lm
 from stage_lite.text import encode_text
 from stage_lite.upstream import audiocraft_classes
 

@@ -11,7 +11,7 @@ from stage_lite import codec as codec_file
 from stage_lite.interop.build import empty_lm, read_sizes
 from stage_lite.interop.names import TRANSFORMERS
 from stage_lite.interop.t5 import make_reader
-from stage_lite.lm import LMConfig
+from stage_lite.lm_config import LMConfig
 from stage_lite.text import encode_text
 
 GREEDY = {"temperature": 0, "cfg_coef": 3.0, "duration_s": 0.004}  # 16 frames

@@ -9,7 +9,8 @@ from torch import nn
 
 from stage_lite.delay import delay
 from stage_lite.errors import StageLiteError
-from stage_lite.lm import KVCache, LMConfig, build_lm, forward, sin_positions
+from stage_lite.lm import KVCache, forward, sin_positions
+from stage_lite.lm_config import LMConfig, build_lm
 from stage_lite.prefix import build_prefix, prefix_loss
 from stage_lite.text import encode_text
 from stage_lite.upstream import audiocraft_classes

@@ -45,7 +45,7 @@ def test_properties(tiny_model):
 
 
 def test_lm_and_codec_must_fit(tiny_model):
-    from stage_lite.lm import LMConfig, build_lm
+    from stage_lite.lm_config import LMConfig, build_lm
 
     lm = build_lm(LMConfig(card=TINY_CARD * 2, dim=32, num_layers=1, num_heads=2))
     with pytest.raises(StageLiteError, match=r"4 codebooks of 32 codes.*4 of 16"):

@@ -13,7 +13,8 @@ from stage_lite.decoder import Decoder
 from stage_lite.errors import StageLiteError
 from stage_lite.generate import generate_codes, stream_codes
 from stage_lite.held_weights import fill_int8, give_up, held_weights
-from stage_lite.lm import LMConfig, build_lm, forward
+from stage_lite.lm import forward
+from stage_lite.lm_config import LMConfig, build_lm
 from stage_lite.matrices import AddingLinear, DynamicInt8, WeightOnlyInt8, linear_for, quantize_rows
 from stage_lite.model import load
 from stage_lite.prefix import build_prefix, extend_embedding

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from stage_lite.delay import delay, undelay
 from stage_lite.errors import StageLiteError
-from stage_lite.lm import LMConfig, build_lm, forward
+from stage_lite.lm import forward
+from stage_lite.lm_config import LMConfig, build_lm
 from stage_lite.prefix import ALIGNED, build_prefix, extend_embedding, has_context_row, prefix_loss
 
 CARD, N_Q = 16, 4

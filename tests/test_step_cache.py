@@ -7,7 +7,7 @@ import torch.nn.functional as F
 import stage_lite.step_cache as step_cache
 from stage_lite.decoder import Decoder
 from stage_lite.held_weights import held_weights
-from stage_lite.lm import LMConfig, build_lm
+from stage_lite.lm_config import LMConfig, build_lm
 from stage_lite.prefix import build_prefix
 from stage_lite.step_cache import BLOCK, ByteCache, ExactCache
 from stage_lite.text import encode_text

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stage_lite.errors import StageLiteError
-from stage_lite.lm import LMConfig, build_lm
+from stage_lite.lm_config import LMConfig, build_lm
 from stage_lite.text import (
     MAX_WORDS,
     WordConditioner,

@@ -45,6 +45,52 @@ shown(pad)
 pad._handle_custom_msg({"kind": "generate"}, [])
 assert pad.wait(60) and pad.message == "" and pad.result[0].shape == (1, 256000)
 pad.close()
+
+import stage_lite as sl
+from types import SimpleNamespace
+from stage_lite.batch import make_batch
+from stage_lite.examples import Example
+from stage_lite.listening_test import ListeningItem
+
+nano = sl.load("nano")
+codes = torch.randint(0, nano.card, (2, nano.n_q, 50), generator=torch.Generator().manual_seed(0))
+grid = stage_widgets.TokenGrid(nano, codes[1], context_codes=codes[0])
+shown(grid)
+grid.set_state({"codebooks": [0, 2], "lost": True})
+grid._handle_custom_msg({"kind": "decode", "codebooks": [0, 2]}, [])
+assert grid.codebooks == [0, 2] and grid.message == "" and grid.wav.shape == (1, 32000)
+grid.close()
+
+example = Example(target=None, context=None, description="drums", beat_times=beats,
+                  downbeat_times=beats[:1], song_id="a", start_s=0.0, duration_s=1.0,
+                  condition="mixture", context_codes=codes[0], target_codes=codes[1])
+viewer = stage_widgets.AttentionViewer(nano, make_batch(nano, [example]), beats=beats)
+shown(viewer)
+viewer.set_state({"layer": 0, "head": 1, "time_s": 0.5})
+assert viewer.weights.shape == (50,)
+viewer.close()
+
+clips = {n: (0.1 * torch.randn(1, 8000), 8000) for n in ("a", "b")}
+test = stage_widgets.ListeningTest([ListeningItem("x", clips)], folder="test", listener=1)
+shown(test)
+test._handle_custom_msg({"kind": "answer", "trial": test.trial.id, "answer": "left"}, [])
+assert test.n_left == 0 and len(test.answers) == 1
+test.close()
+
+class Player:
+    sample_rate, config = 8000, SimpleNamespace(name="player", trained_s=1.0)
+    def generate(self, *, progress, **asked):
+        progress(1, 2)
+        return SimpleNamespace(wav=torch.ones(1, 1, 8000) / 2)
+
+panel = stage_widgets.Accompanist(Player(), context=torch.ones(1, 8000) / 4, sample_rate=8000)
+shown(panel)
+panel._handle_custom_msg({"kind": "generate", "stem": "drums", "words": "", "cfg_coef": 3,
+                          "seed": 0}, [])
+assert panel.wait(60).stem == "drums" and panel.message == ""
+panel._handle_custom_msg({"kind": "take", "action": "keep", "id": 1}, [])
+assert len(panel.kept) == 1 and panel.export("song.zip").stat().st_size > 8000
+panel.close()
 print("all is well")
 """
 

@@ -226,6 +226,8 @@ def test_keys_names_and_an_end(page):
     there.wait(lambda: "click" not in mixer.mute)
     page.keyboard.press("l")
     there.wait(lambda: mixer.loop_s == [0, 2])
+    page.keyboard.press("l")
+    there.wait(lambda: mixer.loop_s is None)
 
     mixer.play()
     there.wait(lambda: mixer.playing)
@@ -237,6 +239,85 @@ def test_keys_names_and_an_end(page):
     there.sync()
     assert "closed" in root.inner_text() and root.get_by_role("button").count() == 0
     page.wait_for_function("made[0].state === 'closed'")
+    assert page.problems == []
+
+
+def test_the_mixer_by_keys_alone(page, tmp_path):
+    """Where it plays, which stem, louder, loops between bars, and both downloads."""
+    beats = np.arange(0, 4, 0.25)
+    stems = {"drums": noise(0, 4.0), "bass": {"a": noise(1, 4.0), "b": noise(2, 4.0)}}
+    there = mount(page, StemMixer(stems, RATE, beats=beats, downbeats=beats[::4])).ready()
+    mixer = there.widget
+    there.root.focus()
+
+    def press_keys(*keys):
+        for key in keys:
+            page.keyboard.press(key)
+
+    press_keys("Shift+ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight", "Shift+ArrowLeft")
+    there.wait(lambda: mixer.position_s == 2)
+    press_keys("b", "ArrowRight", "e")  # the loop is this bar
+    there.wait(lambda: mixer.loop_s == [2, 3])
+    press_keys("Shift+ArrowRight", "e")  # and the next one
+    there.wait(lambda: mixer.loop_s == [2, 4])
+    press_keys("Home", "e")  # an end before its beginning: the bar alone
+    there.wait(lambda: mixer.loop_s == [0, 1])
+    press_keys("Shift+ArrowRight", "Shift+ArrowRight", "b")
+    there.wait(lambda: mixer.loop_s == [2, 3])
+    press_keys("l")
+    there.wait(lambda: mixer.loop_s is None)
+    press_keys("ArrowUp", "ArrowUp", "v", "+", "=", "-", "+")  # click, then bass
+    there.wait(lambda: mixer.gain_db["bass"] == 2 and mixer.version["bass"] == "b")
+    for key, name, expected in (
+        ("d", "bass b.wav", noise(2, 4.0)[0].numpy()),
+        ("x", "Stem mixer.wav", mixer.mix()[0].numpy()),
+    ):
+        with page.expect_download() as download:
+            press_keys(key)
+        assert download.value.suggested_filename == name
+        download.value.save_as(tmp_path / "got.wav")
+        samples, _ = soundfile.read(tmp_path / "got.wav")
+        assert level_db(samples - expected) < -80
+    told = there.root.locator(".stage-help kbd").all_text_contents()
+    assert len(told) == len(set(told)), "a key with two meanings"
+    assert page.problems == []
+
+
+def test_loops_by_keys_without_bars(page):
+    there = mount(page, StemMixer({"a": noise(0, 8.0)}, RATE)).ready()
+    mixer, keys = there.widget, page.keyboard
+    there.root.focus()
+    for _ in range(3):
+        keys.press("ArrowRight")  # a second, where there are no beats
+    keys.press("b")
+    there.wait(lambda: mixer.loop_s == [3, 8])
+    for key in ("ArrowRight", "ArrowRight", "e"):
+        keys.press(key)
+    there.wait(lambda: mixer.loop_s == [3, 5])
+    for key in ("Home", "ArrowRight", "e"):
+        keys.press(key)
+    there.wait(lambda: mixer.loop_s == [0, 1])
+    assert page.problems == []
+
+
+def test_a_b_keeps_the_place_while_it_plays(page):
+    """Another version by click and by key: no source is started again, time goes on."""
+    page.evaluate("""() => { window.starts = 0; const old = AudioBufferSourceNode.prototype.start;
+        AudioBufferSourceNode.prototype.start = function (...at) {
+          window.starts++; return old.apply(this, at); }; }""")
+    stems = {"drums": {"with context": noise(0, 20.0), "shuffled": noise(1, 20.0)}}
+    there = mount(page, StemMixer(stems, RATE)).ready()
+    mixer = there.widget
+    press(there, "Play")
+    there.wait(lambda: mixer.position_s > 0.9)
+    started, before = page.evaluate("starts"), mixer.position_s
+    assert started == 2, "both versions run along"
+    there.root.get_by_role("combobox", name="Version of drums").select_option("shuffled")
+    there.wait(lambda: mixer.version["drums"] == "shuffled")
+    page.keyboard.press("v")
+    there.wait(lambda: mixer.version["drums"] == "with context")
+    there.wait(lambda: mixer.position_s > before)
+    assert page.evaluate("starts") == started and mixer.playing
     assert page.problems == []
 
 
@@ -375,6 +456,58 @@ def test_tempo_by_typing_tapping_and_drawing(page):
     press(there, "One tempo")
     there.wait(lambda: pad.curve == [])
     assert axe(page) == [] and page.problems == []
+
+
+def test_the_metronome_by_keys_alone(page):
+    """Play, tap, tempo, and a generation that is cancelled."""
+    import threading
+
+    go_on = threading.Event()
+
+    def generate(context, context_sample_rate, progress):
+        progress(1, 4)
+        go_on.wait(60)
+        progress(2, 4)
+        return context, context_sample_rate
+
+    there = mount(page, MetronomePad(100, duration_s=8.0, generate=generate)).ready()
+    pad, keys = there.widget, page.keyboard
+    there.root.focus()
+    for key in ("ArrowUp", "+", "+", "ArrowDown", "-", "ArrowUp"):
+        keys.press(key)
+    there.wait(lambda: pad.bpm == 102)
+    keys.press("Space")
+    there.wait(lambda: pad.playing)
+    lit = "document.querySelector('.stage-pad-lamps .stage-lit') !== null"
+    page.wait_for_function(lit)  # a lamp for each beat
+    keys.press("Space")
+    there.wait(lambda: not pad.playing)
+    keys.press("Home")
+    there.sync()
+    assert there.root.locator(".stage-time").inner_text().startswith("0:00.0")
+    bar = there.root.get_by_role("progressbar")
+    assert bar.count() == 0, "no bar while there is nothing to wait for"
+    keys.press("g")
+    there.wait(lambda: pad.busy and pad.progress == 0.25 and bar.count())
+    keys.press("Escape")
+    there.wait(lambda: pad._job.cancelled)
+    go_on.set()
+    there.wait(lambda: not pad.busy and there.status() == "Cancelled.")
+    page.evaluate("() => { let t = 1000; performance.now = () => (t += 500); }")
+    for _ in range(4):
+        keys.press("t")
+    there.wait(lambda: pad.bpm == 120)
+    assert page.problems == []
+
+
+def test_where_the_first_bar_begins_can_be_typed(page):
+    there = mount(page, MetronomePad(120, 4, 4.0)).ready()
+    field = there.root.get_by_role("spinbutton", name="First bar at")
+    field.fill("0.75")
+    field.press("Enter")
+    there.wait(lambda: there.widget.start_s == 0.75)
+    np.testing.assert_allclose(there.widget.downbeats, [0.75, 2.75])
+    np.testing.assert_allclose(there.widget.beats[:3], [0.25, 0.75, 1.25])
 
 
 def test_the_browser_hears_what_python_says(page, tmp_path):

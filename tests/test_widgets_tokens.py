@@ -130,6 +130,21 @@ def test_what_is_sent_and_what_is_asked_for(tiny_model):
     assert len(said) == 1
 
 
+def test_what_the_chosen_codebooks_leave_out(tiny_model):
+    grid = grid_of(tiny_model)
+    whole = grid.wav
+    assert not grid.lost
+    grid.codebooks = [0, 2]
+    part = grid.wav
+    grid.lost = True
+    torch.testing.assert_close(grid.wav, (whole - part).clamp(-1, 1), rtol=0, atol=0)
+    assert float(grid.wav.abs().max()) > 1e-4, "something is lost"
+    grid.codebooks = [0, 1, 2, 3]
+    assert not grid.wav.any()
+    grid.codebooks = []
+    torch.testing.assert_close(grid.wav, whole, rtol=0, atol=0)
+
+
 def test_a_hidden_past_is_shown_and_not_decoded(tiny_model):
     batch = make_batch(tiny_model, [example(30)])
     hidden = hide_history(batch, torch.ones_like(batch.prefix.attention_mask), 16)
@@ -238,6 +253,82 @@ def test_keys_and_clicks(page, tiny_model):
     grid.delay = 4  # from Python
     there.wait(lambda: "The sequence of the model" in root.inner_text())
     assert root.get_by_role("button", name="One step of the delay on").is_disabled()
+    assert page.problems == []
+
+
+def cell(there, k, column, wide=32):
+    """The middle of a cell of the window, in the page's pixels."""
+    box = there.root.locator(".stage-cells").bounding_box()
+    first = there.page.evaluate("window.first")
+    x = box["x"] + (column - first + 0.5) * box["width"] / wide
+    return x, box["y"] + 18 + k * 26 + 12
+
+
+def test_hovering_tells_step_time_code_and_codebook(page, tiny_model):
+    """Of every row of some columns: what the line says is what the sequence holds."""
+    there = mount(page, grid_of(tiny_model)).ready()
+    grid, line = there.widget, there.root.locator(".stage-readout")
+    page.evaluate("window.first = 16")  # the window is 32 of 55 columns around step 32
+    for k, column in ((0, 20), (1, 25), (2, 36), (3, 40), (0, 44)):
+        page.mouse.move(*cell(there, k, column))
+        code = int(grid.sequence[k, column])
+        frame = column - k - 1
+        part, place = ("context", frame) if frame < 30 else ("target", frame - 31)
+        expected = f"step {column} · codebook {k} · code {code} · frame {place} of the {part}, "
+        assert line.inner_text().startswith(expected + f"{place / 50:.2f} s · position "), k
+    page.mouse.move(*cell(there, 1, 32))
+    assert line.inner_text().startswith("step 32 · codebook 1 · context token 17")
+    told = there.root.locator(".stage-cells").get_attribute("aria-label").partition("Chosen: ")[2]
+    page.mouse.move(5, 5)
+    assert line.inner_text() == told, "the chosen one again"
+    assert page.problems == []
+
+
+COLOURS = """e => { const { data } = e.getContext('2d').getImageData(0, 0, e.width, e.height);
+    const found = {}; for (let i = 0; i < data.length; i += 4) {
+      const key = [data[i], data[i + 1], data[i + 2]].join(); found[key] = (found[key] || 0) + 1; }
+    return found; }"""
+GREEN, RED = "0,158,115", "213,94,0"  # counts in the loss; hidden from other steps
+
+
+def test_masks_are_drawn_and_explained(page, tiny_model):
+    """Green under what counts in the loss, red over what others do not see, each with its word."""
+    rows = [example(30, 20), example(12, 20, seed=1)]
+    grid = TokenGrid(tiny_model, make_batch(tiny_model, rows), row=1)  # padded on the left
+    there = mount(page, grid).ready()
+    page.set_viewport_size({"width": 900, "height": 700})
+    cells, words = there.root.locator(".stage-cells"), there.root.locator(".stage-legend")
+    assert "loss" not in words.inner_text() and "hidden" not in words.inner_text()
+    there.root.focus()
+    page.keyboard.press("Home")  # the padding is at the beginning
+    page.keyboard.press("-")
+    page.wait_for_timeout(150)
+    before = cells.evaluate(COLOURS)
+    assert before.get(GREEN, 0) == before.get(RED, 0) == 0
+    for key, colour, word in (("l", GREEN, "counts in the loss"), ("a", RED, "hidden from other")):
+        page.keyboard.press(key)
+        there.wait(lambda word=word: word in words.inner_text())
+        page.wait_for_timeout(150)
+        assert cells.evaluate(COLOURS).get(colour, 0) > 100
+    page.keyboard.press("l")
+    there.wait(lambda: "loss" not in words.inner_text())
+    page.wait_for_timeout(150)
+    assert cells.evaluate(COLOURS).get(GREEN, 0) == 0 and page.problems == []
+
+
+def test_what_is_lost_is_a_switch(page, tiny_model):
+    there = mount(page, grid_of(tiny_model)).ready()
+    grid, root = there.widget, there.root
+    root.get_by_role("button", name="codebook 3", exact=True).click()
+    root.get_by_role("button", name="what is lost").click()
+    there.wait(lambda: grid.lost and grid.codebooks == [0, 1, 2])
+    assert "You hear what is lost." in root.inner_text()
+    root.focus()
+    page.keyboard.press("d")
+    there.wait(lambda: not grid.lost)
+    assert "You hear" not in root.inner_text()
+    grid.lost = True  # from Python
+    there.wait(lambda: "You hear what is lost." in root.inner_text())
     assert page.problems == []
 
 

@@ -188,7 +188,7 @@ def _config() -> TrainingConfig:
 
 @cache
 def _first_lm(seed: int) -> nn.Module:
-    from ..lm import LMConfig, build_lm
+    from ..lm_config import LMConfig, build_lm
 
     config = LMConfig(N_Q, CARD, dim=8, num_layers=1, num_heads=2, context_token=True)
     return build_lm(config, seed=seed)

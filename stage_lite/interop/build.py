@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import StageLiteError
 from ..held_weights import fill_int8
-from ..lm import LMConfig, build_lm
+from ..lm_config import LMConfig, build_lm
 from ..prefix import has_context_row
 from .names import AUDIOCRAFT, OFFICIAL_STAGE, PROJECTION, TRANSFORMERS, Names, Naming
 from .t5 import T5_BASE, T5Reader, make_reader

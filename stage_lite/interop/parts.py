@@ -9,7 +9,7 @@ from torch import nn
 
 from ..codec import CodecConfig
 from ..errors import StageLiteError
-from ..lm import LMConfig
+from ..lm_config import LMConfig
 from ..prefix import has_context_row
 from ..weights import DTYPES
 
