@@ -24,7 +24,7 @@ from nbclient import NotebookClient
 
 HERE = Path(__file__).resolve().parent
 SYSTEM_GB = 2.0  # kept for the system and the server
-PROXY_MB = 60.0  # what a student's own JupyterLab takes beside the kernel
+SERVER_MB = 100.0  # what a student's own JupyterLab takes beside the kernel
 
 
 def memory_mb(process: psutil.Process) -> float:
@@ -55,6 +55,34 @@ def run_one(file: Path, gate: threading.Barrier, kernels: dict[int, psutil.Proce
             return time.perf_counter() - began
 
 
+def together(file: Path, n: int) -> dict[str, float]:
+    """Run a notebook in `n` kernels at once: MB of all at the peak, and the seconds they took."""
+    gate = threading.Barrier(n)
+    kernels: dict[int, psutil.Process] = {}
+    peak, over = 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not over.wait(0.5):
+            peak = max(peak, sum(memory_mb(process) for process in list(kernels.values())))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        with ThreadPoolExecutor(n) as pool:
+            jobs = [pool.submit(run_one, file, gate, kernels) for _ in range(n)]
+            took = [job.result() for job in jobs]
+    finally:
+        over.set()
+        watcher.join()
+    return {"kernels": n, "all_mb": peak, "first_s": min(took), "last_s": max(took)}
+
+
+def students(each_mb: float, memory_gb: float) -> int:
+    """How many kernels of `each_mb`, each with a server of its own, a machine holds."""
+    return int((memory_gb - SYSTEM_GB) * 1024 / (each_mb + SERVER_MB))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", help="beginning of the notebook's name, such as 01")
@@ -65,29 +93,11 @@ def main() -> int:
     if len(files) != 1:
         print(f"{len(files)} notebooks begin with {args.name!r}; expected one")
         return 1
-    gate = threading.Barrier(args.kernels)
-    kernels: dict[int, psutil.Process] = {}
-    peak, alone, over = 0.0, 0.0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak, alone
-        while not over.wait(0.5):
-            taken = [memory_mb(process) for process in list(kernels.values())]
-            peak, alone = max(peak, sum(taken)), max(alone, *taken, 0.0)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        with ThreadPoolExecutor(args.kernels) as pool:
-            jobs = [pool.submit(run_one, files[0], gate, kernels) for _ in range(args.kernels)]
-            took = [job.result() for job in jobs]
-    finally:
-        over.set()
-        watcher.join()
-    each = peak / args.kernels
-    fit = int((args.memory - SYSTEM_GB) * 1024 / (each + PROXY_MB))
-    print(f"{files[0].stem}: {args.kernels} kernels at once, {min(took):.0f} to {max(took):.0f} s, "
-          f"peak {peak / 1024:.1f} GB in all, {each:.0f} MB each; {args.memory:.0f} GB hold {fit}")  # fmt: skip
+    was = together(files[0], args.kernels)
+    each = was["all_mb"] / args.kernels
+    print(f"{files[0].stem}: {args.kernels} kernels at once, {was['first_s']:.0f} to "
+          f"{was['last_s']:.0f} s, peak {was['all_mb'] / 1024:.1f} GB in all, {each:.0f} MB each; "
+          f"{args.memory:.0f} GB hold {students(each, args.memory)}")  # fmt: skip
     return 0
 
 

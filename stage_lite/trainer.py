@@ -151,7 +151,9 @@ class Trainer:
     def learning_rate(self) -> float:
         config = self.config
         rate = config.learning_rate * min(1.0, (self.step + 1) / max(1, config.warmup_steps))
-        left = (self.steps - self.step) / max(1, config.cooldown_steps)
+        if not config.cooldown_steps:
+            return rate
+        left = (self.steps - self.step) / config.cooldown_steps
         return rate * max(0.05, min(1.0, left))
 
     def train_step(self) -> tuple[float, list[float]]:

@@ -137,6 +137,27 @@ def test_the_check_finds_what_is_wrong(site, tmp_path):
         assert word in said
 
 
+def test_links_that_lead_nowhere_or_one_way_are_named(site, tmp_path):
+    for folder, file, href in (
+        ("lessons", "one.html", "../functions/f.html"),
+        ("functions", "f.html", "../lessons/gone.html#x"),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).write_text(f'<article><a href="{href}">x</a></article>')
+    assert site_check.check_links(tmp_path) == [
+        "functions/f.html: no page behind ../lessons/gone.html",
+        "f.html does not link back to one.html",
+    ]
+    assert site_check.check_links(site) == []
+
+
+def test_lists_say_what_stands_behind_each_link(site):
+    functions = re.sub("<.*?>", "", article(site / "functions.html"))
+    assert "delay: Shift codebook k right by k + 1 steps" in functions
+    index = re.sub("<.*?>", "", article(site / "index.html"))
+    assert "A lesson that is not one\nText, with a picture and a sound of its own." in index
+
+
 def test_a_lesson_that_fails_is_not_published(tmp_path):
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_markdown_cell("# A"), nbformat.v4.new_code_cell("1 / 0")]

@@ -263,6 +263,12 @@ def test_the_log_is_json_lines_with_validation(tmp_path):
     assert len(run.history()) == 3
 
 
+def test_the_log_tells_the_full_learning_rate_to_the_end_of_a_run_that_does_not_cool_down():
+    settings = {"progress": False, "batch_size": 4, "warmup_steps": 2, "learning_rate": 1e-3}
+    run = finetune(make_tiny_model(), DATA, steps=4, log_every=1, **settings)
+    assert [row["lr"] for row in run.log] == [1e-3] * 4  # each row tells the next step's
+
+
 def test_attention_written_out_for_training_equals_the_fused_kernel():
     model = make_tiny_model()
     sequence = torch.randint(0, 16, (2, 4, 30), generator=torch.Generator().manual_seed(0))

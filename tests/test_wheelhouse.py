@@ -37,6 +37,62 @@ def test_only_the_pinned_version_goes_in(tmp_path):
     assert chosen == sorted([kept, cpu, tool])
 
 
+def test_what_only_tests_and_site_need_stays_out(tmp_path):
+    tested, student = wheelhouse.requirements(), wheelhouse.student_requirements()
+    names = {line.split("==")[0] for line in student}
+    assert set(student) < set(tested) and student == [line for line in tested if line in student]
+    for name in ("torch", "audiocraft", "jupyterlab", "anywidget", "transformers", "llvmlite"):
+        assert name in names
+    for name in ("pytest", "playwright", "ruff", "sphinx", "uv", "docutils", "pluggy"):
+        assert name not in names
+    wheel(tmp_path, "ruff-0.1")
+    kept = wheel(tmp_path, "nvidia_cublas-12")  # what torch's CUDA build brings
+    assert wheelhouse.chosen_wheels(tmp_path, ["torch==1"], ["torch==1", "ruff==0.1"]) == [kept]
+
+
+def test_what_every_package_of_the_kit_needs_is_in_it():
+    names = {wheelhouse._plain(line).split("==")[0] for line in wheelhouse.student_requirements()}
+    assert wheelhouse._with_needs(sorted(names)) - names <= {"setuptools", "pip", "wheel"}
+
+
+def test_the_kits_requirements_are_cut_down(tmp_path):
+    text = "# one\n\n# What it imports\na==1\nb==2\n\n# The site\nsphinx==9\n\n# More\nc==3\n"
+    (tmp_path / "requirements.txt").write_text(text)
+    wheelhouse.pack(tmp_path / "kit.zip", tmp_path, ["requirements.txt"], [], ["a==1", "c==3"])
+    with zipfile.ZipFile(tmp_path / "kit.zip") as kit:
+        cut = kit.read("stage-lite/requirements.txt").decode()
+    assert cut == "# one\n\n# What it imports\na==1\n\n# More\nc==3\n"
+
+
+def test_the_kit_is_what_was_committed(tmp_path, capsys):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path / "clone")]
+    (tmp_path / "clone").mkdir()
+    (tmp_path / "clone" / "kept.txt").write_text("as committed")
+    for words in (["init", "-q"], ["add", "kept.txt"], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*git, *words], check=True)
+    (tmp_path / "clone" / "kept.txt").write_text("half written")
+    (tmp_path / "clone" / "new.txt").write_text("new")
+    assert wheelhouse.committed_files(tmp_path / "out", tmp_path / "clone") == ["kept.txt"]
+    assert (tmp_path / "out" / "kept.txt").read_text() == "as committed"
+    assert "not in the kit: 2 files" in capsys.readouterr().out
+    (tmp_path / "none").mkdir()
+    with pytest.raises(SystemExit, match="from a git clone"):
+        wheelhouse.committed_files(tmp_path / "out", tmp_path / "none")
+
+
+def test_without_network_a_machine_still_reaches_itself():
+    prefix = wheelhouse.without_network()
+    if not prefix:
+        pytest.skip("the network cannot be taken away here")
+    home = "s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())"
+    away = "socket.create_connection(('192.0.2.1', 9), timeout=2)"
+    for code, works in ((home, True), (away, False)):
+        command = [*prefix, sys.executable, "-c", f"import socket; {code}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode == 0) == works, done.stderr
+        assert works or "unreachable" in done.stderr
+
+
 def test_what_has_no_wheel_is_named(tmp_path):
     wheel(tmp_path, "mir_eval-0.8.2")
     wheel(tmp_path, "torch-2.13.0+cpu")

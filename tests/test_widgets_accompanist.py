@@ -432,6 +432,15 @@ def test_what_python_refuses(player, tmp_path):
     for stems in ([], ["drums", "drums"], ["drums, bass"], [3], [""]):
         with pytest.raises(StageLiteError, match="different words"):
             Accompanist(player, stems=stems)
+    for stems in (None, 3, ["\udcff"], ["x" * 300], ""):
+        with pytest.raises(StageLiteError, match=r"expected .*words|expected a text|rename it"):
+            Accompanist(player, stems=stems)
+    assert Accompanist(player, stems="drums")._options["stems"] == ["drums"]
+    with pytest.raises(StageLiteError, match="beats came without a context"):
+        Accompanist(player, beats=[0.0, 0.5])
+    for bpm in ("x", None, float("nan"), True, 5):
+        with pytest.raises(StageLiteError, match=r"the tempo is .*; expected|expected 10 to 1000"):
+            Accompanist(player).set_click(bpm)
     with pytest.raises(StageLiteError, match="model is a int"):
         Accompanist(3)
     with pytest.raises(StageLiteError, match="no model 'mano'"):
@@ -446,8 +455,33 @@ def test_what_python_refuses(player, tmp_path):
         Accompanist(player, context=tone(1) * float("nan"), sample_rate=RATE)
     with pytest.raises(StageLiteError, match="duration_s is 0"):
         Accompanist(player, duration_s=0)
+    panel = Accompanist(player, context=tone(1), sample_rate=RATE)
     with pytest.raises(StageLiteError, match=r"ends in \.zip"):
-        Accompanist(player, context=tone(1), sample_rate=RATE).export(tmp_path / "x.rar")
+        panel.export(tmp_path / "x.rar")
+    with pytest.raises(StageLiteError, match="path is 3; expected the name of a file"):
+        panel.export(3)
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StageLiteError, match="could not be written .*; expected a place"):
+        panel.export(tmp_path / "file" / "song.zip")
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (None, "model.generate returned a NoneType; expected a Generation"),
+        (
+            SimpleNamespace(wav=torch.full((1, 1, RATE), float("nan"))),
+            "what the model made has NaN",
+        ),
+        (SimpleNamespace(wav=torch.zeros(1, 1, 0)), "what the model made has 0 samples"),
+    ],
+)
+def test_a_model_that_makes_no_sound(player, monkeypatch, made, message):
+    monkeypatch.setattr(player, "generate", lambda **_: made)
+    panel = Accompanist(player)
+    with pytest.raises(StageLiteError, match=message):
+        panel.generate("drums")
+    assert panel.takes == [] and not panel.busy and message in panel.message
 
 
 # --- the zip -----------------------------------------------------------------------------------

@@ -165,6 +165,8 @@ def test_codes_that_are_hidden_make_no_sound(tiny_model, batch):
 
 
 def test_bad_input(tiny_model, batch):
+    with pytest.raises(StageLiteError, match="model is 'nano'; expected a StageModel"):
+        viewer_of("nano", batch)
     none = make_batch(tiny_model, [example(None)])
     with pytest.raises(StageLiteError, match="row 0 has no context: there is nothing to look at"):
         viewer_of(tiny_model, none)

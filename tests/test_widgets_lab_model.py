@@ -5,6 +5,8 @@ test_widgets_accompanist.py); here the token grid and the attention viewer are c
 typed at, and each of the others is touched once.
 """
 
+import json
+
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -159,4 +161,49 @@ def test_all_six_in_jupyterlab(lab):
         assert not lost.is_visible() and "Error" not in out.inner_text()
         assert out.locator(".stage-twin").count() == 1
     book.screenshot("six_again")
+    assert book.problems == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_all_six_in_notebook_7(lab, dark):
+    """Touched once each at 600 px; what use adds to the saved notebook; opened again."""
+    cells = [SET_UP, TOKENS, ATTENTION, MIXER, PAD, TEST.replace("six", f"seven{dark}"), PANEL]
+    book = lab.open(cells, f"seven_{dark}", front="notebook", width=600)
+    book.run_all()
+    if dark:
+        book.command("apputils:change-theme", theme="JupyterLab Dark")
+        book.page.wait_for_selector("body[data-jp-theme-light=false]", state="attached")
+        book.page.wait_for_timeout(500)
+    before = len(json.dumps(book.save()))
+    fits = "e => e.scrollWidth <= e.clientWidth && e.getBoundingClientRect().right <= innerWidth"
+    for label in LABELS:
+        widget = book.widget(label)
+        assert widget.evaluate(fits), f"{label} is wider than its place"
+    tokens, attention, mixer, pad, test, panel = map(book.widget, LABELS)
+    tokens.get_by_role("button", name="codebook 3", exact=True).click()
+    tokens.get_by_role("button", name="what is lost").click()
+    book.wait_for("[grid.codebooks, grid.lost]", [[0, 1, 2], True])
+    attention.focus()
+    first = book.python("[viewer.layer, viewer.head]")
+    book.page.keyboard.press("n")
+    book.wait_for(f"[viewer.layer, viewer.head] != {first}")
+    mixer.get_by_role("button", name="Play", exact=True).click()
+    book.wait_for("mixer.playing")
+    pad.get_by_role("spinbutton", name="Tempo").fill("77")
+    pad.get_by_role("spinbutton", name="Tempo").press("Enter")
+    book.wait_for("pad.bpm", 77.0)
+    test.focus()
+    for key in ("1", "2", "ArrowLeft", "Enter"):
+        book.page.keyboard.press(key)
+        book.page.wait_for_timeout(300)
+    book.wait_for("test.n_left", 0)
+    panel.get_by_role("button", name="Use a click").click()
+    book.wait_for("panel.song.context is not None")
+    assert book.axe() == []
+    for label in LABELS:
+        name = f"notebook7_{label.split()[0].lower()}_{'dark' if dark else 'light'}"
+        book.screenshot(name, book.widget(label))
+    saved = book.save()
+    assert "widgets" not in saved["metadata"]
+    assert len(json.dumps(saved)) - before <= 50_000, "use made the notebook grow"
     assert book.problems == []

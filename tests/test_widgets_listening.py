@@ -246,6 +246,12 @@ def test_bad_input(tmp_path):
         ListeningTest(make_items())
     with pytest.raises(StageLiteError, match="test is a int"):
         ListeningTest(3, folder=tmp_path / "x")
+    for listener in ("me", 0, None, 10**6, 1.5):
+        with pytest.raises(StageLiteError, match="expected a whole number, 1 to 1000"):
+            ListeningTest(make_items(), listener, folder=tmp_path / "x")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StageLiteError, match="could not be written .*; choose another folder"):
+        ListeningTest(make_items(), folder=tmp_path / "file" / "x")
     with pytest.raises(StageLiteError, match="item 'a' is a list"):
         ListeningTest({"a": []}, folder=tmp_path / "x")
     answers = tmp_path / "other.csv"

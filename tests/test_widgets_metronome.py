@@ -65,6 +65,14 @@ def test_swing_moves_off_beats_and_nothing_else():
         ("curve", [(0, 1e9)], "a tempo of the curve"),
         ("curve", [(0, 100, 3)], "expected a list of"),
         ("curve", [(i, 100) for i in range(999)], "999 points; expected at most 200"),
+        ("curve", "abc", "curve is 'abc'; expected a list of"),
+        ("start_s", "0", "start_s is '0'; expected a float"),
+        ("listen_for", 3, "listen_for is 3; expected a text"),
+        ("sample_rate", 0, "sample rate is 0; expected a whole number of Hz, 1000 to 192000"),
+        ("sample_rate", "x", "sample rate is 'x'"),
+        ("sample_rate", float("nan"), "sample rate is nan"),
+        ("options", 3, "options is a int; expected more arguments"),
+        ("on_result", 3, "on_result is a int; expected a function"),
     ],
 )
 def test_bad_settings(trait, value, message):
@@ -74,9 +82,15 @@ def test_bad_settings(trait, value, message):
 
 def test_a_bad_setting_later_changes_nothing():
     pad = pad_of()
-    with pytest.raises(StageLiteError):
-        pad.bpm = 1000
-    assert pad.bpm == 120
+    for name, value in (("bpm", 1000), ("bpm", "fast"), ("curve", None), ("offbeats", "no")):
+        before = getattr(pad, name)
+        with pytest.raises(StageLiteError, match=f"{name} is .*; expected"):
+            setattr(pad, name, value)
+        assert getattr(pad, name) == before
+    for rate in (-1, 0, "x", 8000.5):
+        with pytest.raises(StageLiteError, match="expected a whole number of Hz"):
+            pad.click(rate)
+    assert MetronomePad(curve=None).curve == [], "no curve is none"
 
 
 def test_generate_gets_the_click_and_what_it_asks_for():

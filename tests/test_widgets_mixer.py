@@ -95,6 +95,8 @@ def test_lengths_rates_channels_and_files(tmp_path):
         ({"a": (noise(), 7)}, "sample rate 7"),
         ({3: noise()}, "a stem is named 3"),
         ({" ": noise()}, "a stem is named ' '"),
+        ({"a" * 500: noise()}, "a stem is named 'a{79}; expected a text of 1 to 200 letters"),
+        ({"a\ud800": noise()}, "which no browser can show; rename it"),
         ({"a": noise(seconds=700)}, "too long for one widget"),
     ],
     ids=str,
@@ -140,6 +142,13 @@ def test_bad_beats(beats, downbeats, message):
         ("loop_s", (1, 1), "at least 0.1 s between"),
         ("loop_s", (0, 99), "expected 0 to 2.00 s"),
         ("loop_s", "bars", "expected \\(from, to\\) or None"),
+        ("gain_db", None, "gain_db is None; expected a dict"),
+        ("gain_db", {"drums": True}, "gain_db of 'drums' is True"),
+        ("mute", None, "mute is None; expected a list"),
+        ("mute", [1], r"mute is \[1\]; expected a list"),
+        ("version", 3, "version is 3; expected a dict"),
+        ("playing", "yes", "playing is 'yes'; expected a boolean"),
+        ("listen_for", 3, "listen_for is 3; expected a text"),
     ],
 )
 def test_bad_settings_change_nothing(trait, value, message):
@@ -156,14 +165,29 @@ def test_loop_and_seek():
     assert mixer.loop_s == [0.25, 1.0]
     mixer.loop_bars(1, 2)
     assert mixer.loop_s == [0.25, 2.0]
-    for wrong in ((0, 1), (2, 1), (1, 3)):
+    for wrong in ((0, 1), (2, 1), (1, 3), ("a", 1), (1.0, 1.0), (None, 1)):
         with pytest.raises(StageLiteError, match="expected bars of 1 to 2"):
             mixer.loop_bars(*wrong)
     with pytest.raises(StageLiteError, match="needs downbeats"):
         make(downbeats=None).loop_bars(1, 1)
-    for wrong in (-1, 99, float("nan")):
+    for wrong in (-1, 99, float("nan"), "1", None, True):
         with pytest.raises(StageLiteError, match=r"expected 0 to 2\.00"):
             mixer.seek(wrong)
+
+
+def test_the_line_for_the_listener_names_what_is_there():
+    assert "add the click" in make().listen_for
+    assert "click" not in make(beats=None, downbeats=None).listen_for
+    assert make(listen_for="the bass").listen_for == "the bass" and make(listen_for="").note == ""
+    assert "Listen for" not in make(listen_for="").twin_html()
+
+
+def test_a_closed_mixer_says_so():
+    mixer = make()
+    mixer.close()
+    with pytest.raises(StageLiteError, match="was closed and its audio is freed"):
+        mixer.mix()
+    assert repr(mixer).startswith("StemMixer('drums', 'bass'")
 
 
 def test_names_with_html_and_a_stem_called_click():

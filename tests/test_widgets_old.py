@@ -89,7 +89,8 @@ panel._handle_custom_msg({"kind": "generate", "stem": "drums", "words": "", "cfg
                           "seed": 0}, [])
 assert panel.wait(60).stem == "drums" and panel.message == ""
 panel._handle_custom_msg({"kind": "take", "action": "keep", "id": 1}, [])
-assert len(panel.kept) == 1 and panel.export("song.zip").stat().st_size > 8000
+import zipfile
+assert len(panel.kept) == 1 and "drums.wav" in zipfile.ZipFile(panel.export("song.zip")).namelist()
 panel.close()
 print("all is well")
 """

@@ -201,6 +201,20 @@ def test_what_are_no_codes(tiny_model, tokens, message):
         TokenGrid(tiny_model, tokens)
 
 
+@pytest.mark.parametrize("model", ["nano", None, 3, torch.nn.Linear(1, 1)])
+def test_what_is_no_model(model):
+    with pytest.raises(StageLiteError, match="model is .*; expected a StageModel, for instance"):
+        TokenGrid(model, codes())
+
+
+def test_as_many_frames_as_it_says(tiny_model):
+    """6000 in all; the context token is none of them."""
+    grid = TokenGrid(tiny_model, codes(2000), context_codes=codes(4000))
+    assert grid.sequence.shape == (4, 6005)
+    with pytest.raises(StageLiteError, match="6001 frames are too many"):
+        TokenGrid(tiny_model, codes(2001), context_codes=codes(4000))
+
+
 def test_bad_choices(tiny_model):
     batch = make_batch(tiny_model, [example()])
     with pytest.raises(StageLiteError, match="row is 1; expected one of the 1 rows"):

@@ -25,6 +25,8 @@ from stage_lite.audio import is_silent, mix, prepare
 from stage_lite.errors import StageLiteError
 from stage_lite.metronome import beat_grid, check_times, click_track, every_nth, track_beats
 
+from .stem_input import is_number
+
 MAX_KEPT = 8  # stems of a song
 MAX_TAKES = 24  # that are remembered; older ones that are not kept are dropped
 BEATS_PER_BAR = (1, 16)
@@ -144,6 +146,8 @@ class Accompaniment:
             raise StageLiteError(
                 f"beats_per_bar is {beats_per_bar!r}; expected a whole number from {low} to {high}"
             )
+        if not is_number(bpm):
+            raise StageLiteError(f"the tempo is {bpm!r}; expected a number of beats a minute")
         beats, downbeats = beat_grid(bpm, beats_per_bar, duration_s=self.duration_s)
         click = click_track(
             beats, downbeats, duration_s=self.duration_s, sample_rate=self.sample_rate

@@ -40,10 +40,10 @@ from .take_request import (
     STEMS,
     checked_form,
     checked_stems,
-    is_number,
     opened,
     samples_of,
     shown_name,
+    taken,
     times_of,
 )
 from .twin import colour_of, player, wave_img
@@ -114,6 +114,10 @@ class Accompanist(StageWidget):
                 f"{model.config.name!r} was trained on {trained_s:g} s"
             )
         self.song = Accompaniment(model.sample_rate, float(duration_s))
+        if context is None and not (beats is None and downbeats is None):
+            raise StageLiteError(
+                "beats came without a context; expected context=... as well, or set_click(bpm)"
+            )
         if context is not None:
             wav, rate, name = opened(context, sample_rate)
             self.song.set_context(wav, rate, name, beats=beats, downbeats=downbeats)
@@ -259,16 +263,24 @@ class Accompanist(StageWidget):
         """Write the song as a .zip of stems, beats and tempo map; see song_zip.py.
 
         Raises:
-            StageLiteError: nothing to export, or another suffix.
+            StageLiteError: nothing to export, another suffix, or a place that cannot be written.
         """
+        if not isinstance(path, str | Path):
+            raise StageLiteError(f"path is {path!r}; expected the name of a file, 'song.zip'")
         path = Path(path)
         if path.suffix.lower() != ".zip":
             raise StageLiteError(f"cannot write {path.name!r}; expected a name that ends in .zip")
         with self._lock:
             song = self.song.snapshot()
         content = song_zip(song)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, content)
+        except OSError as error:
+            raise StageLiteError(
+                f"{path} could not be written ({error.strerror}); expected a place where files may "
+                "be made; choose another"
+            ) from error
         return path
 
     def close(self) -> None:
@@ -296,10 +308,9 @@ class Accompanist(StageWidget):
             )
             seconds = time.perf_counter() - started
             report(1, 1)  # a last chance to call it off
+            wav = taken(out, self.song.sample_rate)
             with self._lock:
-                return self.song.add(
-                    **form, wav=out.wav[0].detach().cpu(), heard=heard, seconds=seconds
-                )
+                return self.song.add(**form, wav=wav, heard=heard, seconds=seconds)
 
         return work
 
@@ -408,10 +419,7 @@ class Accompanist(StageWidget):
     def on_click(self, content: dict[str, Any]) -> None:
         """Begin with a metronome."""
         self.message = ""
-        bpm, beats_per_bar = content.get("bpm"), content.get("beats_per_bar")
-        if not is_number(bpm):
-            raise StageLiteError(f"the tempo is {bpm!r}; expected a number of beats a minute")
-        self.set_click(float(bpm), beats_per_bar)
+        self.set_click(content.get("bpm"), content.get("beats_per_bar"))
 
     def on_take(self, content: dict[str, Any]) -> None:
         """Keep, put back or delete a take."""

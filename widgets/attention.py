@@ -38,6 +38,7 @@ from stage_lite.metronome import check_times
 
 from .base import StageWidget
 from .esm import bundle, stylesheet
+from .model_input import check_model
 from .pcm import LIMIT_BYTES, Packed, pack
 from .pixels import cividis, pixel_img
 from .stem_input import check_name, read_clip
@@ -110,6 +111,7 @@ class AttentionViewer(StageWidget):
         listen_for: str = LISTEN,
     ):
         check_name(label, "the widget")
+        check_model(model)
         grid = [check_times(t, n) for t, n in ((beats, "beats"), (downbeats, "downbeats"))]
         att = attention(model, out, row=row, layers=layers, heads=heads)
         frames = frame_attention(att, out, row)  # [layer, head, T, Tc]

@@ -154,7 +154,11 @@ class StageWidget(anywidget.AnyWidget):
         if not self.has_trait(name):
             return super().__setattr__(name, value)
         with self._alone():
-            super().__setattr__(name, value)
+            try:
+                super().__setattr__(name, value)
+            except traitlets.TraitError as error:  # of another type
+                expected = self.traits()[name].info().replace("unicode string", "text")
+                raise StageLiteError(f"{name} is {value!r:.200}; expected {expected}") from error
 
     # --- messages ------------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ TWIN_BYTES_PER_S = 3_000  # 24 kbit/s
 TWIN_S = 4.0  # the longest of a clip
 TWIN_HZ = 16_000
 TWIN_LEVEL = 0.9  # soundfile's scale; at this rate it is 24 kbit/s
+MAX_LISTENERS = 1000  # of a test that is written here
 MAX_ON_PAGE = 12  # clips that a listener can hold apart; BS.1534-3 has as many
 
 
@@ -334,11 +335,21 @@ def _from_items(
             "answers are kept so that the test can go on another day"
         )
     folder = Path(folder)
+    if not isinstance(listener, int) or not 1 <= listener <= MAX_LISTENERS:
+        raise StageLiteError(
+            f"listener is {listener!r}; expected a whole number, 1 to {MAX_LISTENERS}"
+        )
     if not (folder / "trials.json").is_file():
         if options.get("form") == "sheets":
             _check_count(max((len(item.clips) for item in items), default=0))
         options = {"n_listeners": max(20, listener)} | options
-        return write_listening_test(folder, items, **options)
+        try:
+            return write_listening_test(folder, items, **options)
+        except OSError as error:
+            raise StageLiteError(
+                f"the test could not be written to {folder} ({error.strerror}); expected a place "
+                "where files may be made; choose another folder"
+            ) from error
     test = load_listening_test(folder)
     there = (test.form, {trial.item for trial in test.trials})
     asked = (options.get("form", "pairs"), {item.id for item in items})

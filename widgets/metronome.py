@@ -29,7 +29,7 @@ from .base import StageWidget
 from .esm import bundle, stylesheet
 from .job import Cancelled, Job, Report
 from .pcm import Packed, pack
-from .stem_input import check_name
+from .stem_input import check_name, is_number
 from .twin import player, wave_img
 
 if TYPE_CHECKING:
@@ -114,9 +114,18 @@ class MetronomePad(StageWidget):
                 f"generate is a {type(generate).__name__}; expected a function, for instance "
                 "model.generate"
             )
+        if on_result is not None and not callable(on_result):
+            raise StageLiteError(
+                f"on_result is a {type(on_result).__name__}; expected a function of the result"
+            )
+        if not isinstance(options, Mapping | None):
+            raise StageLiteError(
+                f"options is a {type(options).__name__}; expected more arguments of generate by "
+                "name: {'seed': 0}"
+            )
         self._generate, self._on_result = generate, on_result
         self._options = dict(options or {})
-        self.sample_rate, self.result = int(sample_rate), None
+        self.sample_rate, self.result = _rate(sample_rate), None
         self._heard: Tensor | None = None
         super().__init__(
             label=label,
@@ -127,7 +136,7 @@ class MetronomePad(StageWidget):
             swing=_number(swing, "swing", SWING),
             offbeats=bool(offbeats),
             start_s=start_s,
-            curve=list(curve),
+            curve=check_curve([] if curve is None else curve),
             description=str(self._options.pop("description", "") or ""),
             _can_generate=generate is not None,
             _rate=self.sample_rate,
@@ -155,7 +164,7 @@ class MetronomePad(StageWidget):
         """The click track, Float[1, L]; with soft off-beats if `offbeats` is on."""
         from stage_lite.metronome import click_track
 
-        rate = int(sample_rate or self.sample_rate)
+        rate = self.sample_rate if sample_rate is None else _rate(sample_rate)
         beats, downbeats = self._grid()
         track = click_track(beats, downbeats, duration_s=self.duration_s, sample_rate=rate)
         if self.offbeats:
@@ -319,6 +328,15 @@ def _number(value: Any, name: str, limits: tuple[float, float]) -> float:
     ):
         raise StageLiteError(f"{name} is {value!r}; expected {lowest:g} to {highest:g}")
     return float(value)
+
+
+def _rate(value: Any) -> int:
+    lowest, highest = 1000, 192_000
+    if not is_number(value) or value != int(value) or not lowest <= value <= highest:
+        raise StageLiteError(
+            f"the sample rate is {value!r}; expected a whole number of Hz, {lowest} to {highest}"
+        )
+    return int(value)
 
 
 def _whole(value: Any) -> int:

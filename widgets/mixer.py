@@ -23,7 +23,7 @@ from stage_lite.errors import StageLiteError
 from .base import StageWidget
 from .esm import bundle, stylesheet
 from .pcm import pack
-from .stem_input import ONLY, check_name, read_stems
+from .stem_input import ONLY, check_name, is_number, read_stems
 from .twin import colour_of, player, wave_img
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ GAIN_DB = (-60.0, 12.0)  # of a fader; its lowest place is silence
 CLICK_DB = -9.0  # at first: a full click would drown the stems
 SHORTEST_LOOP_S = 0.1
 LISTEN = "Do the stems land on the same beats? Solo one, then add the click."
+LISTEN_PLAIN = "Do the stems land on the same beats? Solo one, then add the others."  # no click
 
 
 class StemMixer(StageWidget):
@@ -47,7 +48,7 @@ class StemMixer(StageWidget):
         sample_rate: Hz, of wavs that come without one.
         beats, downbeats: seconds; with beats there is a click, and a grid behind the waves.
         label: the widget's name.
-        listen_for: one line for the listener.
+        listen_for: one line for the listener; None is a question on the beat.
 
     Attributes:
         gain_db: stem -> dB, -60 (silence) to 12.
@@ -87,7 +88,7 @@ class StemMixer(StageWidget):
         beats: Sequence[float] | np.ndarray | None = None,
         downbeats: Sequence[float] | np.ndarray | None = None,
         label: str = "Stem mixer",
-        listen_for: str = LISTEN,
+        listen_for: str | None = None,
     ):
         from stage_lite.metronome import check_times
 
@@ -114,6 +115,8 @@ class StemMixer(StageWidget):
         if master < 1:
             notes.append(f"All turned down by {-20 * np.log10(master):.1f} dB, so as not to clip.")
         click = _free_name("click", given.wavs) if len(grid[0]) else ""
+        if listen_for is None:
+            listen_for = LISTEN if click else LISTEN_PLAIN
         names = [*given.wavs, *filter(None, [click])]
         super().__init__(
             label=label,
@@ -176,11 +179,17 @@ class StemMixer(StageWidget):
         }
 
     def mix(self) -> Float[Tensor, "C L"]:
-        """What is heard now, Float[C, L]: versions, levels, click, the whole turned down."""
+        """What is heard now, Float[C, L]: versions, levels, click, the whole turned down.
+
+        Raises:
+            StageLiteError: the mixer was closed.
+        """
         import torch
 
         from stage_lite.metronome import click_track
 
+        if not self._wavs:
+            raise StageLiteError("this mixer was closed and its audio is freed; run its cell again")
         levels = self.levels()
         heard = {n: self._wavs[n][self.version[n]] for n in self._wavs}
         if self._click_name:
@@ -210,7 +219,7 @@ class StemMixer(StageWidget):
 
     def seek(self, position_s: float) -> None:
         """Go to a time in seconds; it plays on if it was playing."""
-        if not 0 <= position_s <= self._duration_s:
+        if not is_number(position_s) or not 0 <= position_s <= self._duration_s:
             raise StageLiteError(
                 f"seek got {position_s!r}; expected 0 to {self._duration_s:.2f} seconds"
             )
@@ -221,9 +230,11 @@ class StemMixer(StageWidget):
         starts = self._downbeats
         if not starts:
             raise StageLiteError("loop_bars needs downbeats=...; set loop_s = (from, to) instead")
-        if not 1 <= first <= last <= len(starts):
+        whole = all(isinstance(bar, int | np.integer) for bar in (first, last))
+        if not whole or not 1 <= first <= last <= len(starts):
             raise StageLiteError(
-                f"loop_bars got {first} to {last}; expected bars of 1 to {len(starts)}, in order"
+                f"loop_bars got {first!r} to {last!r}; expected bars of 1 to {len(starts)}, in "
+                "order"
             )
         end = starts[last] if last < len(starts) else self._duration_s
         self.loop_s = (starts[first - 1], end)
@@ -240,7 +251,7 @@ class StemMixer(StageWidget):
         gains, (lowest, highest) = proposal["value"], GAIN_DB
         self._known(gains, "gain_db")
         for name, gain in gains.items():
-            if not isinstance(gain, int | float) or not lowest <= gain <= highest:
+            if not is_number(gain) or not lowest <= gain <= highest:
                 raise StageLiteError(
                     f"gain_db of {name!r} is {gain!r}; expected {lowest:g} to {highest:g} dB"
                 )

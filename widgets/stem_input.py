@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from stage_lite.errors import StageLiteError
 
 if TYPE_CHECKING:
@@ -120,7 +122,15 @@ def read_clip(audio: Any, sample_rate: int | None, name: str) -> tuple[Tensor, i
 def check_name(name: Any, what: str) -> None:
     """Any text of 1 to 200 letters: it is shown as text, whatever it holds."""
     if not isinstance(name, str) or not name.strip() or len(name) > 200:
-        raise StageLiteError(f"{what} is named {name!r}; expected a text of 1 to 200 letters")
+        raise StageLiteError(f"{what} is named {name!r:.80}; expected a text of 1 to 200 letters")
+    if any("\ud800" <= letter <= "\udfff" for letter in name):  # half a letter, of a file system
+        raise StageLiteError(f"{what} is named {name!r}, which no browser can show; rename it")
+
+
+def is_number(value: Any) -> bool:
+    """A finite number; True and False are none."""
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return number and bool(abs(value) < float("inf"))
 
 
 def _whole(wav: Tensor, samples: int) -> Tensor:

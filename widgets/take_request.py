@@ -5,16 +5,18 @@ Notebook: 00_quickstart.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from torch import Tensor
 
-from stage_lite.audio import load_audio
+from stage_lite.audio import check_wav, load_audio
 from stage_lite.errors import StageLiteError
+
+from .stem_input import check_name, is_number
 
 STEMS = ("drums", "bass", "keys", "guitar")  # that nano was trained on
 MAX_STEMS = 32  # to choose from
@@ -52,8 +54,10 @@ def checked_form(
 
 def checked_stems(stems: Sequence[str]) -> list[str]:
     """Names to choose from: all different, and none with a comma, which would end it in a text."""
-    names = [stems] if isinstance(stems, str) else list(stems)
+    names = list(stems) if isinstance(stems, Sequence) and not isinstance(stems, str) else [stems]
     fine = all(isinstance(name, str) and name.strip() and "," not in name for name in names)
+    for name in names if fine else ():
+        check_name(name, "a stem")
     if not names or not fine or len(set(names)) != len(names) or len(names) > MAX_STEMS:
         shown = ", ".join(map(repr, names[:4])) + (", ..." if len(names) > 4 else "")
         raise StageLiteError(
@@ -71,7 +75,7 @@ def opened(context: Any, sample_rate: int | None) -> tuple[Any, int, str]:
                 f"sample_rate is {sample_rate!r} beside the file {str(context)!r}; expected None: "
                 "the file tells its own"
             )
-        return *load_audio(context), Path(context).name
+        return *load_audio(context), shown_name(context)
     if sample_rate is None:
         raise StageLiteError(
             "the context came without a sample rate; expected sample_rate in Hz, the second value "
@@ -87,8 +91,9 @@ def samples_of(content: dict[str, Any]) -> Float[np.ndarray, "L"]:
 
 
 def shown_name(name: Any) -> str:
-    """A file's name without its folder, of a length that fits."""
+    """A file's name without its folder, of a length that fits; what is no letter becomes "?"."""
     plain = str(name or "sound").replace("\\", "/").rsplit("/", 1)[-1]
+    plain = plain.encode("utf-8", "replace").decode("utf-8")
     return plain if len(plain) <= 80 else plain[:60] + "..." + plain[-17:]
 
 
@@ -97,6 +102,11 @@ def times_of(times: np.ndarray | None) -> list[float]:
     return [] if times is None else [round(float(t), 4) for t in times]
 
 
-def is_number(value: Any) -> bool:
-    """A finite number; True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def taken(out: Any, sample_rate: int) -> Float[Tensor, "C L"]:
+    """The audio of what a model's `generate` returned, checked as a stem is."""
+    wav = getattr(out, "wav", None)
+    if wav is None:
+        raise StageLiteError(
+            f"model.generate returned a {type(out).__name__}; expected a Generation, with .wav"
+        )
+    return check_wav(wav[0].detach().cpu(), sample_rate, name="what the model made")

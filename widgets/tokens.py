@@ -27,6 +27,7 @@ from stage_lite.prefix import Prefix, build_prefix
 
 from .base import StageWidget
 from .esm import bundle, stylesheet
+from .model_input import check_model
 from .pcm import LIMIT_BYTES, Packed, pack
 from .pixels import cividis, pixel_img
 from .stem_input import check_name
@@ -56,6 +57,7 @@ class TokenGrid(StageWidget):
 
     Attributes:
         codebooks: which are heard, from 0.
+        lost: hear what the chosen codebooks leave out instead: all codebooks minus the chosen ones.
         delay: how many steps of the delay are shown, 0 (codes: columns are frames) to K (the
             sequence that the model sees: columns are steps).
         masks: some of "attention" (steps that are hidden from all others) and "loss" (entries that
@@ -73,6 +75,7 @@ class TokenGrid(StageWidget):
     _esm, _css = bundle("tokens.js"), stylesheet("tokens.css")
 
     codebooks = traitlets.List(traitlets.Int()).tag(sync=True)
+    lost = traitlets.Bool(False).tag(sync=True)
     delay = traitlets.Int().tag(sync=True)
     masks = traitlets.List(traitlets.Unicode()).tag(sync=True)
     cursor = traitlets.List(traitlets.Int()).tag(sync=True)
@@ -91,8 +94,9 @@ class TokenGrid(StageWidget):
         listen_for: str = LISTEN,
     ):
         check_name(label, "the widget")
+        check_model(model)
         prefix, sequence, row = _sequence_of(model, tokens, context_codes, row)
-        n_frames = sequence.shape[1] - model.n_q
+        n_frames = sequence.shape[1] - model.n_q - (prefix.target_start > 1)  # without the token
         if n_frames > LONGEST_FRAMES:
             raise StageLiteError(
                 f"{n_frames} frames are too many for one grid; expected at most {LONGEST_FRAMES}, "
@@ -137,8 +141,11 @@ class TokenGrid(StageWidget):
 
     @property
     def wav(self) -> Float[Tensor, "1 L"]:
-        """What is heard: the target, decoded from the chosen codebooks, in [-1, 1]."""
-        return self._decode(self.codebooks)
+        """What is heard: the target, decoded from the chosen codebooks, or what they leave out."""
+        chosen = self._decode(self.codebooks)
+        if not self.lost:
+            return chosen
+        return (self._decode(range(self._n_q)) - chosen).clamp(-1, 1)
 
     # --- messages and checks -------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ folded. Each function's page names the lessons that use it, each lesson the func
 from __future__ import annotations
 
 import argparse
+import pydoc
 import re
 import shutil
 import sys
@@ -34,17 +35,27 @@ DOCUMENTS = {  # page -> (file of the repository, title in the list)
 INDEX = """# Stage Lite
 
 A small MusicGen that plays along, and a course that takes it apart. The lessons below were run as
-they stand here: what you hear is what came out. Solutions are folded; try first.
+they stand here: what you hear is what came out. Solutions are folded; try first. To run a lesson
+yourself, open its notebook with `make lab`.
+
+## Lessons
+
+{promises}
+
+## Reference
+
+- [Functions](functions.md): a page each, with the lessons that use it
+{titles}
 
 ```{{toctree}}
 :caption: Lessons
-:maxdepth: 1
+:hidden:
 {lessons}
 ```
 
 ```{{toctree}}
 :caption: Reference
-:maxdepth: 1
+:hidden:
 functions
 {documents}
 ```
@@ -58,7 +69,7 @@ def build(
 
     Args:
         source: laid out anew for Sphinx.
-        out: of the pages, made anew.
+        out: of the pages, made anew when all went well.
         notebooks: solved ones.
         cache: of notebooks that were run.
         kinds: what gets a page, as `links.pages_of` gives it; None: all of it.
@@ -73,9 +84,10 @@ def build(
     shutil.copytree(HERE / "_static", source / "_static")
     kinds = pages_of() if kinds is None else kinds
     used = lessons_of(notebooks, kinds)
-    titles = {}
+    titles, promises = {}, []
     for stem, notebook in run_all(notebooks, cache).items():
         titles[stem] = _title(notebook)
+        promises.append(f"- [{titles[stem]}](lessons/{stem}.ipynb)\\\n  {_promise(notebook)}")
         _fold(notebook)
         mine = [name for name, lessons in used.items() if stem in lessons]
         if mine:
@@ -86,21 +98,30 @@ def build(
             _page(name, kinds[name], {stem: titles[stem] for stem in lessons}), "utf-8"
         )
     (source / "functions.md").write_text(_list_of_functions(list(used)), "utf-8")
-    documents = []
+    documents = {}
     for page, (file, title) in DOCUMENTS.items():
         if (ROOT / file).exists():
             text = (ROOT / file).read_text("utf-8")
             (source / f"{page}.md").write_text(
                 _with_local_links(text, ROOT / file, source), "utf-8"
             )
-            documents.append(f"{title} <{page}>")
+            documents[page] = title
     index = INDEX.format(
-        lessons="\n".join(f"lessons/{stem}" for stem in titles), documents="\n".join(documents)
+        promises="\n".join(promises),
+        titles="\n".join(f"- [{title}]({page}.md)" for page, title in documents.items()),
+        lessons="\n".join(f"lessons/{stem}" for stem in titles),
+        documents="\n".join(f"{title} <{page}>" for page, title in documents.items()),
     )
     (source / "index.md").write_text(index, "utf-8")
-    shutil.rmtree(out, ignore_errors=True)
+    made = source.with_name("html")
+    shutil.rmtree(made, ignore_errors=True)
     words = ["-q", "-b", "html", "-j", "auto", "-d", str(source.with_name("doctrees"))]
-    return build_main([*words, str(source), str(out)])
+    code = build_main([*words, str(source), str(made)])
+    if code == 0:
+        shutil.rmtree(out, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(made, out)
+    return code
 
 
 def _fold(notebook: nbformat.NotebookNode) -> None:
@@ -114,6 +135,13 @@ def _fold(notebook: nbformat.NotebookNode) -> None:
 def _title(notebook: nbformat.NotebookNode) -> str:
     text = next(c.source for c in notebook.cells if c.cell_type == "markdown")
     return re.search(r"^# (.+)$", text, re.M)[1]
+
+
+def _promise(notebook: nbformat.NotebookNode) -> str:
+    """The first paragraph below the title."""
+    text = next(c.source for c in notebook.cells if c.cell_type == "markdown")
+    below = re.split(r"^# .+$", text, maxsplit=1, flags=re.M)[1].strip()
+    return " ".join(below.split("\n\n")[0].split())
 
 
 def _functions_of_lesson(names: list[str]) -> str:
@@ -139,10 +167,17 @@ def _list_of_functions(names: list[str]) -> str:
         rooms.setdefault(name.split(".")[1] if name.count(".") > 1 else "", []).append(name)
     parts = ["# Functions"]
     for room, listed in rooms.items():
-        lines = "\n".join(f"{_short(n)} <functions/{n}>" for n in listed)
-        caption = f"stage_lite.{room}" if room else "stage_lite"
-        parts.append(f"```{{toctree}}\n:caption: {caption}\n:maxdepth: 1\n{lines}\n```")
+        lines = [f"- [`{_short(n)}`](functions/{n}.md): {_first_line(n)}" for n in listed]
+        parts.append(f"## stage_lite{'.' if room else ''}{room}\n\n" + "\n".join(lines))
+    pages = "\n".join(f"{_short(n)} <functions/{n}>" for n in names)
+    parts.append(f"```{{toctree}}\n:hidden:\n{pages}\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def _first_line(name: str) -> str:
+    """What a docstring says first, as far as the first full stop or line."""
+    said = (pydoc.getdoc(pydoc.locate(name)) or "").split("\n\n")[0]
+    return " ".join(said.split())
 
 
 def _short(name: str) -> str:

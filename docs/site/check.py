@@ -1,10 +1,16 @@
-"""Open every page of the site in a browser that has no network, and say what is not right."""
+"""Open every page of the site in a browser that has no network, and say what is not right.
+
+Links are checked, too: each leads to a page that is there, and where a lesson names a function, the
+function's page names the lesson.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 LOCAL = ("file:", "data:", "blob:", "about:")
@@ -35,6 +41,32 @@ LOOK = """async () => {
 }"""
 
 
+def check_links(folder: Path) -> list[str]:
+    """Sentences about links of the site that lead nowhere, or one way only.
+
+    Args:
+        folder: of the site.
+    """
+    problems: list[str] = []
+    found: dict[Path, set[Path]] = {}
+    for page in sorted(folder.rglob("*.html")):
+        text = page.read_text("utf-8")
+        for href in sorted(set(re.findall(r'<a [^>]*?href="([^"#?]+)', text))):
+            target = (page.parent / unquote(href)).resolve()
+            if "://" not in href and not href.startswith("mailto:") and not target.is_file():
+                problems.append(f"{page.relative_to(folder)}: no page behind {href}")
+        article = re.search("<article.*</article>", text, re.DOTALL)
+        hrefs = re.findall(r'href="([^"#?]+\.html)', article[0]) if article else ()
+        found[page.resolve()] = {(page.parent / unquote(href)).resolve() for href in hrefs}
+    kinds = [{p for p in found if p.parent.name == name} for name in ("lessons", "functions")]
+    for one, other in (kinds, reversed(kinds)):
+        for page in sorted(one):
+            for target in sorted(found[page] & other):
+                if page not in found[target]:
+                    problems.append(f"{target.name} does not link back to {page.name}")
+    return problems
+
+
 def check_site(folder: Path, word: str = "context token") -> list[str]:
     """Sentences about what is wrong; empty if all is well.
 
@@ -47,7 +79,7 @@ def check_site(folder: Path, word: str = "context token") -> list[str]:
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         return ["no browser here to open the pages with: install Chromium, or give --no-check"]
-    problems: list[str] = []
+    problems = check_links(folder)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         context = browser.new_context(offline=True)

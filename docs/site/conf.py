@@ -34,6 +34,7 @@ autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # fields of a dataclass are listed once
 
 
 def keep_layout(app, what, name, obj, options, lines: list[str]) -> None:

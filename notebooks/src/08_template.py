@@ -22,9 +22,9 @@
 #                                              report, folder, widget ◀───────┘
 # ```
 #
-# Reading: 15 minutes. Computing with `QUICK = False`: about 10 minutes of CPU, half as long on two cores. With `QUICK = True`,
-# as it comes, at most 75 s: few windows and a handful of steps show that every cell runs with your function. They do **not**
-# show whether the idea works, and the report says so. Notebook 08 explains each part.
+# Reading: 15 minutes. Computing: at most 75 s as it comes, with `QUICK = True`: few windows and a handful of steps show that
+# every cell runs with your function. They do **not** show whether the idea works, and the report says so. With `QUICK = False`
+# it takes about 7 minutes of CPU, most of them the training. Notebook 08 explains each part.
 
 # %%
 REPOSITORY = ""  # on Colab: this repository's address; elsewhere `make lab` did it all
@@ -120,7 +120,7 @@ Clips([
 # `split="valid"`.
 
 # %%
-N_TRAIN, N_TEST, STEPS = (24, 8, 6) if QUICK else (256, 48, 250)
+N_TRAIN, N_TEST, STEPS = (24, 8, 6) if QUICK else (256, 48, 256)
 train = pocket_windows(model, NAME, TARGET, n=N_TRAIN, window_s=WINDOW_S, seed=SEED)
 held_out = pocket_windows(model, NAME, TARGET, n=N_TEST, window_s=WINDOW_S, split="test", seed=SEED)
 heard = [{window.song_id for window in windows} for windows in (train, held_out)]
@@ -159,11 +159,15 @@ charts.curves({"loss": losses}, steps, x_label="step", y_label="loss (nats)")
 # %% [markdown]
 # ## 6. After
 #
-# The gap is what another song's context costs. It should have grown, on songs that training never saw.
+# The gap is what another song's context costs, on songs that training never saw. With the past hidden it should have grown. With
+# the past there the target predicts itself, and the gap may stay as it was; compare `right` with `none` then: did the context
+# do harm before, and does it help now?
 
 # %%
 after = context_losses(pocket, held_out)
 made["after"] = pocket.generate(**asked)
+for when, loss in (("before", before), ("after", after)):
+    print(when, {name: round(loss[name], 3) for name in ("right", "shuffled", "none")})
 rows = {
     f"{when}, {what}": loss[key]
     for what, key in (("past known", "gap"), ("past hidden", "gap_hidden"))
@@ -188,7 +192,8 @@ table = sl.evaluate(
 pocket.save(folder / "model")
 (folder / "README.md").write_text(
     f"# {NAME}: {my_idea.__doc__}\n\nnano, fine-tuned for {STEPS} steps of 8 x {WINDOW_S} s, seed "
-    f"{SEED}. {verdict}\nGap before {before['gap']:.3f}, after {after['gap']:.3f} nats "
+    f"{SEED}. {verdict}\nGap before {before['gap']:.3f}, after {after['gap']:.3f} nats; with the "
+    f"target's past hidden {before['gap_hidden']:.3f} and {after['gap_hidden']:.3f} "
     f"({N_TEST} held-out windows).\n"
 )
 print(f"{verdict}\n{folder}: {sorted(path.name for path in folder.iterdir())}")
@@ -214,7 +219,7 @@ except ImportError as error:
 # ## If it does not listen
 #
 # - **Gap 0 before and after.** Is the condition audible behind the codec? `model.decode(model.encode(context, rate))` is what
-#   the model hears. Fine detail above 2 kHz is lost.
+#   the model hears. Fine detail above 2 kHz is smeared.
 # - **The loss falls, the gap does not.** It learns the style of the windows and ignores the context. Hide more of the past
 #   (`history_dropout=0.9`), take more windows, or an idea that says more.
 # - **The gap is huge at once.** Look for a leak that `check_condition` does not know, such as the target, transposed.

@@ -1,7 +1,7 @@
 // The panel: who is heard, how loud, what fields and progress say, what files and microphones do.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { numberOf, progressText } from "../../widgets/static/accompanist.js";
+import { numberOf, progressText } from "../../widgets/static/accompanist_form.js";
 import { MAX_FILE_BYTES, microphoneFault, mono, readFile, record, toInt16 } from "../../widgets/static/audio_in.js";
 import { audible, headroom } from "../../widgets/static/desk.js";
 

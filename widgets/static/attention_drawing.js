@@ -113,7 +113,7 @@ export class Drawing {
         paint.fillText(Math.round(100 * value), j * w + w / 2, i * tall + tall / 2);
       }
       if (l === layer && n === head) {
-        paint.strokeStyle = this.colour;
+        paint.strokeStyle = "#D55E00";
         paint.lineWidth = 3;
         paint.strokeRect(j * w + (n < 0 ? 5 : 1), i * tall + 1, w - (n < 0 ? 7 : 3), tall - 3);
       }

@@ -37,7 +37,7 @@ export class Desk {
     Object.assign(this, { ui, duration, actions, clips: new Map(), engine: null, timer: 0 });
     this.song = { context: null, takes: [], kept: [] };
     this.choice = { muted: new Set(), tried: null, alone: false };
-    this.play = h("button", { type: "button", onclick: () => ui.guard(() => this.toggle()) }, "Play");
+    this.play = h("button", { type: "button", onclick: () => this.toggle() }, "Play");
     this.place = h("input", { type: "range", min: "0", max: String(duration), step: "0.01", value: "0",
       class: "stage-place", "aria-label": "Place in the song",
       oninput: () => { this.engine?.seek(Number(this.place.value)); this.paint(); } });

@@ -1,7 +1,10 @@
 // What every widget has: a named group, a line on what to listen for, a status line, help on its
 // keys, and an end. Words of a user become text nodes, never HTML.
 
-/** An element: h("button", { class: "a", onclick: f, "aria-pressed": "false" }, "text", child). */
+/**
+ * An element: h("button", { class: "a", onclick: f, "aria-pressed": "false" }, "text", child). What a
+ * listener throws, at once or later, becomes the widget's sentence.
+ */
 export function h(tag, attributes = {}, ...children) {
   const svg = ["svg", "path", "line", "rect", "circle", "polyline", "text", "g", "title"].includes(tag);
   const node = svg
@@ -9,7 +12,13 @@ export function h(tag, attributes = {}, ...children) {
     : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), async (event) => {
+      try {
+        await value(event);
+      } catch (error) {
+        node.dispatchEvent(new CustomEvent("stage-fault", { bubbles: true, detail: error }));
+      }
+    });
     else node.setAttribute(name, value === true ? "" : value);
   }
   node.append(...children.filter((child) => child !== null && child !== undefined));
@@ -72,7 +81,7 @@ export function frame({ model, el }, { keys = [], build }) {
     },
     /** Messages of the kernel: widget.send({"kind": kind, ...}, buffers). */
     hear(kind, fn) {
-      ui.on("msg:custom", (content, buffers) => content?.kind === kind && fn(content, buffers));
+      ui.on("msg:custom", (content, buffers) => content?.kind === kind && guard(() => fn(content, buffers)));
     },
     /** Python's on_<kind>(content) is called. */
     send: (kind, values = {}, buffers) => model.send({ ...values, kind }, undefined, buffers),
@@ -121,14 +130,18 @@ export function frame({ model, el }, { keys = [], build }) {
     event.stopPropagation();
     guard(() => found[2](event));
   });
+  const fault = (error) => ui.say(error.message || String(error), true);
   const guard = (fn) => {
     try {
-      return fn();
+      const result = fn();
+      result?.catch?.(fault);
+      return result;
     } catch (error) {
-      ui.say(error.message || String(error), true);
+      fault(error);
     }
   };
   ui.guard = guard;
+  root.addEventListener("stage-fault", ({ detail }) => fault(detail));
 
   ui.watch("listen_for", (text) => {
     listen.replaceChildren(...(text ? [h("em", {}, "Listen for: "), text] : []));
@@ -141,7 +154,7 @@ export function frame({ model, el }, { keys = [], build }) {
   Promise.resolve()
     .then(() => build(ui))
     .then(() => root.setAttribute("data-ready", "true"))
-    .catch((error) => ui.say(error.message || String(error), true));
+    .catch(fault);
   return () => finish();
 }
 

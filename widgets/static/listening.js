@@ -55,7 +55,7 @@ async function build(ui, actions) {
     const done = page.done ? page.of : page.number - 1;
     bar.max = page.of;
     bar.value = done;
-    count.textContent = page.done ? `All ${page.of} pages are answered.` : `Page ${page.number} of ${page.of}`;
+    count.textContent = page.done ? (page.of > 1 ? `All ${page.of} pages are answered.` : "The page is answered.") : `Page ${page.number} of ${page.of}`;
     if (page.done) {
       state.engine?.close();
       state.engine = null;
@@ -134,7 +134,7 @@ function sheet(ui, actions, place, state, page, clips) {
   }
   const hear = buttons.map(({ label, shortcut }, i) =>
     h("button", { type: "button", "aria-pressed": "false", "aria-keyshortcuts": shortcut, class: "stage-hear",
-      onclick: () => ui.guard(() => choose(i)) }, label));
+      onclick: () => choose(i) }, label));
 
   // --- answers
   const sliders = new Map();

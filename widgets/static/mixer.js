@@ -2,11 +2,10 @@ import { frame, h, download } from "./frame.js";
 import { loadClips } from "./clips.js";
 import { Engine, levels, fromDb, renderOffline } from "./engine.js";
 import { clickTrack } from "./click.js";
-import { drawWave, drawGrid, fit, clock } from "./wave.js";
+import { Looping } from "./mixer_loop.js";
+import { QUIET, stemRow } from "./mixer_row.js";
 import { colourOf } from "./palette.js";
 import { wavFile } from "./bytes.js";
-
-const QUIET = -60;
 
 async function build(ui) {
   const clips = await loadClips(ui.model);
@@ -16,8 +15,9 @@ async function build(ui) {
   mixer.lay();
 }
 
-class Mixer {
+class Mixer extends Looping {
   constructor(ui, clips) {
+    super();
     this.ui = ui;
     this.rate = ui.get("_rate");
     this.duration = ui.get("_duration_s");
@@ -83,7 +83,7 @@ class Mixer {
       class: "stage-ruler", role: "slider", tabindex: "0", "aria-label": "Position; drag to set a loop",
       "aria-valuemin": "0", "aria-valuemax": this.duration.toFixed(2), "aria-valuenow": "0",
     });
-    this.rows = this.stems.map((stem, i) => this.row(stem, i));
+    this.rows = this.stems.map((stem, i) => stemRow(this, stem, i));
     this.head = h("div", { class: "stage-head", "aria-hidden": "true" });
     const side = h("div", { class: "stage-side stage-time" });
     this.area = h("div", { class: "stage-mixer" },
@@ -109,39 +109,6 @@ class Mixer {
     this.tick();
   }
 
-  row(stem, i) {
-    const title = stem.name;
-    const button = (text, what, fn) =>
-      h("button", { type: "button", title: `${what} ${title}`, "aria-label": `${what} ${title}`, onclick: fn }, text);
-    const mute = button("M", "Mute", () => this.flip("mute", title));
-    const solo = button("S", "Solo", () => this.flip("solo", title));
-    const save = button("↓", "Download", () => this.saveStem(i));
-    const gain = h("input", {
-      type: "range", min: QUIET, max: 12, step: 1, "aria-label": `Gain of ${title} in dB`,
-      oninput: () => this.ui.set({ gain_db: { ...this.ui.get("gain_db"), [title]: Number(gain.value) } }),
-    });
-    const db = h("span", { class: "stage-db" });
-    let pick = null;
-    if (stem.versions.length > 1) {
-      pick = h("select", {
-        "aria-label": `Version of ${title}`, title: "A/B: the place stays",
-        onchange: () => this.pickVersion(stem, Number(pick.value)),
-      }, ...stem.versions.map((v, n) => h("option", { value: n }, v.name)));
-    }
-    const swatch = h("span", { class: "stage-swatch", style: `background:${stem.colour || "currentColor"}` });
-    const wave = h("canvas", {
-      class: "stage-wave", role: "img", "aria-label": `Waveform of ${title}`,
-      onclick: (event) => { this.choose(i); this.go(this.timeAt(event, wave)); },
-    });
-    const node = h("div", { class: "stage-row", role: "group", "aria-label": title, onfocusin: () => this.choose(i) },
-      h("div", { class: "stage-side" },
-        h("div", {}, swatch, h("span", { class: "stage-name", title }, title), mute, solo, save),
-        h("div", {}, gain, db),
-        pick && h("div", {}, pick)),
-      wave);
-    return { node, mute, solo, gain, db, pick, wave };
-  }
-
   // --- what is shown -------------------------------------------------------------------------
 
   refresh() {
@@ -161,72 +128,6 @@ class Mixer {
       if (this.engine.tracks[i].version !== version) this.engine.setVersion(i, version);
     });
     this.redraw();
-  }
-
-  redraw() {
-    if (this.waiting || this.ui.gone) return;
-    this.waiting = requestAnimationFrame(() => {
-      this.waiting = 0;
-      if (this.ui.gone) return; // closed between two frames
-      const colour = getComputedStyle(this.ui.root).color;
-      const { beats, downbeats, view } = this;
-      const peak = Math.max(0.05, ...this.stems.map((stem) => (stem.peak ??= loudest(stem))));
-      this.stems.forEach((stem, i) => {
-        const clip = stem.versions[this.versionOf(stem)].clip;
-        const faint = this.engine.tracks[i].level === 0;
-        const scale = Math.min(0.95 / peak, 4);
-        const drawn = drawWave(this.rows[i].wave, clip, { colour: stem.colour || colour, view, scale, faint });
-        drawGrid(drawn, { beats, downbeats, view, colour });
-      });
-      this.drawRuler(colour);
-      this.place();
-    });
-  }
-
-  drawRuler(colour) {
-    const drawn = fit(this.ruler), { paint, width, height } = drawn;
-    const x = (time) => (time / this.duration) * width;
-    const loop = this.engine.loop || this.lastLoop;
-    if (loop) {
-      paint.fillStyle = "#0072B2";
-      paint.globalAlpha = this.engine.loop ? 0.45 : 0.15;
-      paint.fillRect(x(loop[0]), 0, Math.max(2, x(loop[1]) - x(loop[0])), height);
-      paint.globalAlpha = 1;
-    }
-    drawGrid(drawn, { beats: [], downbeats: this.downbeats, view: this.view, colour });
-    paint.fillStyle = colour;
-    paint.font = "11px system-ui, sans-serif";
-    paint.textBaseline = "middle";
-    let free = -1;
-    const marks = this.downbeats.length
-      ? this.downbeats.map((time, i) => [time, String(i + 1)])
-      : Array.from({ length: Math.ceil(this.duration) }, (_, i) => [i, `${i} s`]);
-    for (const [time, text] of marks) {
-      if (x(time) < free) continue;
-      paint.fillText(text, x(time) + 3, height / 2);
-      free = x(time) + paint.measureText(text).width + 10;
-    }
-  }
-
-  // The playhead and the time; called in every frame while it plays.
-  place() {
-    const at = this.engine.position();
-    const left = this.ruler.offsetLeft, width = this.ruler.clientWidth;
-    this.head.style.transform = `translateX(${left + (at / this.duration) * width - 1}px)`;
-    const text = `${clock(at)} / ${clock(this.duration)}${this.barText(at)}`;
-    if (this.time.textContent !== text) {
-      this.time.textContent = text;
-      this.ruler.setAttribute("aria-valuenow", at.toFixed(2));
-      this.ruler.setAttribute("aria-valuetext", text);
-    }
-    return at;
-  }
-
-  barText(at) {
-    const bar = this.downbeats.filter((time) => time <= at + 1e-3).length;
-    if (!bar) return "";
-    const beat = this.beats.filter((t) => t >= this.downbeats[bar - 1] - 1e-3 && t <= at + 1e-3).length;
-    return ` · bar ${bar}.${beat}`;
   }
 
   tick() {
@@ -339,72 +240,6 @@ class Mixer {
     this.go(next ?? (direction > 0 ? this.duration : 0));
   }
 
-  // --- the loop ------------------------------------------------------------------------------
-
-  toggleLoop() {
-    const loop = this.ui.get("loop_s");
-    if (loop) this.ui.set({ loop_s: null });
-    else if (this.lastLoop) this.ui.set({ loop_s: this.lastLoop });
-    else if (this.fields.length) this.loopFromFields();
-    else this.ui.set({ loop_s: [0, this.duration] });
-  }
-
-  barEnd(bar) {
-    return bar < this.downbeats.length ? this.downbeats[bar] : this.duration;
-  }
-
-  loopFromFields() {
-    const n = this.downbeats.length;
-    const [first, last] = this.fields.map((f) => Math.max(1, Math.min(n, Math.round(Number(f.value)) || 1)));
-    this.setLoop(this.downbeats[Math.min(first, last) - 1], this.barEnd(Math.max(first, last)));
-  }
-
-  setLoop(from, to) {
-    if (to - from >= 0.1) this.ui.set({ loop_s: [from, Math.min(to, this.duration)] });
-  }
-
-  showLoop(loop) {
-    if (loop) this.lastLoop = loop;
-    this.engine.setLoop(loop);
-    this.loopButton.setAttribute("aria-pressed", Boolean(loop));
-    if (loop && this.fields.length) {
-      const first = this.downbeats.filter((time) => time <= loop[0] + 1e-3).length;
-      const last = this.downbeats.filter((time) => time < loop[1] - 1e-3).length;
-      this.fields[0].value = Math.max(1, first);
-      this.fields[1].value = Math.max(1, last);
-    }
-    this.redraw();
-    this.place();
-  }
-
-  timeAt(event, canvas) {
-    const box = canvas.getBoundingClientRect();
-    const part = Math.max(0, Math.min(1, (event.clientX - box.left) / box.width));
-    return part * this.duration;
-  }
-
-  // A press on the ruler goes there; a drag loops the bars (or beats, or the time) it passes.
-  dragRuler() {
-    let from = null;
-    const marks = this.downbeats.length ? this.downbeats : this.beats;
-    const below = (time) => [...marks].reverse().find((mark) => mark <= time + 1e-3) ?? 0;
-    const above = (time) => marks.find((mark) => mark >= time - 1e-3) ?? this.duration;
-    this.ruler.addEventListener("pointerdown", (event) => {
-      from = event.clientX;
-      this.ruler.setPointerCapture(event.pointerId);
-    });
-    this.ruler.addEventListener("pointerup", (event) => {
-      if (from === null) return;
-      const [a, b] = [{ clientX: from }, event].map((e) => this.timeAt(e, this.ruler)).sort((x, y) => x - y);
-      const dragged = Math.abs(event.clientX - from) > 6;
-      from = null;
-      if (!dragged) this.go(b);
-      else if (marks.length) this.setLoop(below(a), above(b));
-      else this.setLoop(a, b);
-    });
-    this.ruler.addEventListener("pointercancel", () => { from = null; });
-  }
-
   // --- files ---------------------------------------------------------------------------------
 
   saveStem(i) {
@@ -417,14 +252,6 @@ class Mixer {
     const channels = await renderOffline(this.tracks(), this.duration, this.rate, this.engine.master);
     download(wavFile(channels, this.rate), `${this.ui.get("label")}.wav`);
   }
-}
-
-function loudest(stem) {
-  let peak = 0;
-  if (!stem.colour) return 0; // the click does not set the scale
-  for (const { clip } of stem.versions)
-    for (const value of clip.channels[0]) if (Math.abs(value) > peak) peak = Math.abs(value);
-  return peak;
 }
 
 function render(context) {
@@ -447,7 +274,10 @@ function render(context) {
       ["v", "its next version (A/B)", act((m) => m.nextVersion())],
       ["c", "click on or off", act((m) => m.ui.get("_click_name") && m.flip("mute", m.ui.get("_click_name")))],
       ["l", "loop on or off", act((m) => m.toggleLoop())],
+      ["b", "loop from this bar on", act((m) => m.loopHere(false))],
+      ["e", "loop to the end of this bar", act((m) => m.loopHere(true))],
       ["d", "download it", act((m) => m.saveStem(m.chosen))],
+      ["x", "download the mix", act((m) => m.saveMix())],
     ],
     build: async (ui) => {
       await build(ui);

@@ -13,10 +13,11 @@ export class Drawing {
   legend() {
     const item = (style, text) => h("span", { class: "stage-key" }, h("i", { style, "aria-hidden": "true" }), text);
     const [low, high] = [0.1, 0.9].map((x) => `rgb(${cividis(x)})`);
+    this.keys = { attention: item("background:#D55E00", "hidden from other steps"), loss: item(`background:${GREEN}`, "counts in the loss") };
     return h("span", { class: "stage-legend" },
       item(`background:linear-gradient(90deg,${low},${high})`, `code 0 to ${this.cells.card - 1}`),
       item("background:repeating-linear-gradient(45deg,#999 0 2px,transparent 2px 5px)", "special"),
-      item(`background:${ORANGE}`, "context token"));
+      item(`background:${ORANGE}`, "context token"), ...Object.values(this.keys));
   }
 
   placeAt(event) {

@@ -1,10 +1,10 @@
 import { frame, h } from "./frame.js";
 import { loadClips } from "./clips.js";
 import { Engine } from "./engine.js";
-import { Cells, lostDb } from "./token_cells.js";
-import { Drawing, HEAD, ROW } from "./token_drawing.js";
+import { Cells } from "./token_cells.js";
+import { HEAD, ROW } from "./token_drawing.js";
+import { Sounding } from "./token_sound.js";
 import { clock } from "./wave.js";
-import { toFloats } from "./bytes.js";
 
 async function build(ui) {
   const clips = await loadClips(ui.model);
@@ -13,7 +13,7 @@ async function build(ui) {
   ui.grid.lay();
 }
 
-class Grid extends Drawing {
+class Grid extends Sounding {
   constructor(ui, clips) {
     super();
     this.ui = ui;
@@ -28,16 +28,6 @@ class Grid extends Drawing {
     this.engine = whole && new Engine({
       tracks: this.tracks(), duration: this.duration, rate: this.rate, onEnd: () => this.stopped(),
     });
-  }
-
-  all() {
-    return Array.from({ length: this.cells.k }, (_, k) => k);
-  }
-
-  tracks() {
-    const names = [...this.sounds.keys()];
-    const version = Math.max(0, names.indexOf(this.heard ?? this.all().join(",")));
-    return [{ name: "target", version, versions: names.map((name) => ({ name, clip: this.sounds.get(name) })) }];
   }
 
   // --- layout --------------------------------------------------------------------------------
@@ -67,7 +57,7 @@ class Grid extends Drawing {
     this.canvas = h("canvas", { class: "stage-cells", role: "img", style: `height:${HEAD + ROW * cells.k + 2}px` });
     this.overview = h("canvas", { class: "stage-overview", role: "img", "aria-label": "The whole sequence; the frame is the window above" });
     this.head = h("div", { class: "stage-head", "aria-hidden": "true" });
-    this.readout = h("p", { class: "stage-readout" });
+    this.readout = h("p", { class: "stage-readout", "aria-live": "polite" });
     ui.body.append(h("div", { class: "stage-tokens" }, this.canvas, this.overview, this.head), this.readout);
     if (this.engine) this.layPlayer();
     this.listen();
@@ -91,10 +81,11 @@ class Grid extends Drawing {
       type: "button", onclick: () => this.flipBook(k), title: `Codebook ${k} on or off`,
     }, `codebook ${k}`));
     this.time = h("span", { class: "stage-time" }, `${clock(0)} / ${clock(this.duration)}`);
-    this.lost = h("span", { class: "stage-soft" });
-    ui.body.append(h("div", { class: "stage-bar" }, this.playButton, ...this.bookButtons, this.time), this.lost);
+    this.lostButton = h("button", { type: "button", onclick: () => this.flipLost(), title: "Hear what the others leave out" }, "what is lost");
+    this.words = h("span", { class: "stage-soft" });
+    ui.body.append(h("div", { class: "stage-bar" }, this.playButton, this.time, ...this.bookButtons, this.lostButton), this.words);
     ui.hear("decoded", (content, buffers) => this.arrived(content.codebooks.join(","), buffers?.[0]));
-    ui.watch("codebooks", () => this.hear());
+    for (const name of ["codebooks", "lost"]) ui.watch(name, () => this.hear());
   }
 
   listen() {
@@ -141,7 +132,6 @@ class Grid extends Drawing {
     column = Math.max(0, Math.min(cells.columns(delay) - 1, column));
     const step = Math.max(0, Math.min(cells.s - 1, cells.frame(k, column, delay) + k + 1));
     this.ui.set({ cursor: [k, step] });
-    this.ui.say(cells.describe(...this.cursor(), delay));
     const [from, to] = this.view, at = this.cursor()[1];
     if (at < from || at >= to) this.look(at, this.wide);
   }
@@ -174,94 +164,14 @@ class Grid extends Drawing {
     this.stage.textContent = cells.stage(delay);
     this.back.disabled = delay === 0;
     this.on.disabled = delay === cells.k;
-    for (const [name, node] of this.maskButtons) node.setAttribute("aria-pressed", masks.includes(name));
+    for (const [name, node] of this.maskButtons) {
+      node.setAttribute("aria-pressed", masks.includes(name));
+      this.keys[name].hidden = !masks.includes(name);
+    }
     this.told = cells.describe(...this.cursor(), delay);
     this.readout.textContent = this.told;
     this.canvas.setAttribute("aria-label", `Tokens, ${cells.k} codebooks by ${cells.columns(delay)} columns. Chosen: ${this.told}`);
     this.look(this.middle(), this.wide);
-  }
-
-  // --- sound ---------------------------------------------------------------------------------
-
-  hear() {
-    const chosen = this.ui.get("codebooks"), name = chosen.join(",");
-    this.bookButtons.forEach((node, k) => node.setAttribute("aria-pressed", chosen.includes(k)));
-    this.redraw();
-    if (!this.sounds.has(name)) {
-      this.lost.textContent = "Python decodes these codebooks …";
-      this.ui.send("decode", { codebooks: chosen });
-      clearTimeout(this.waiting);
-      this.waiting = setTimeout(() => this.ui.gone || this.ui.say(
-        "Python has not answered yet: it may be busy. The first codebooks, without a gap, are heard at once."), 8000);
-      return;
-    }
-    clearTimeout(this.waiting);
-    this.heard = name;
-    const version = [...this.sounds.keys()].indexOf(name);
-    if (this.engine.tracks[0].versions[version]?.name === name) this.engine.setVersion(0, version);
-    else this.engine.setTracks(this.tracks());
-    const whole = this.sounds.get(this.all().join(",")).channels[0];
-    const db = lostDb(whole, this.sounds.get(name).channels[0]);
-    const off = this.all().filter((k) => !chosen.includes(k));
-    this.lost.textContent = !off.length ? "All codebooks are heard."
-      : !chosen.length ? "All are off: silence."
-      : `Off: codebook ${off.join(", ")}. What is lost has ${db.toFixed(1)} dB of the whole sound's energy.`;
-  }
-
-  arrived(name, buffer) {
-    const whole = this.sounds.get(this.all().join(","));
-    const samples = new Float32Array(whole.length);
-    samples.set(toFloats(buffer, 0, Math.floor(buffer.byteLength / 2)).subarray(0, whole.length));
-    this.sounds.set(name, { channels: [samples], length: whole.length, rate: whole.rate });
-    if (this.ui.get("codebooks").join(",") === name) {
-      this.ui.say("");
-      this.hear();
-    }
-  }
-
-  toggle() {
-    if (!this.engine) return;
-    if (this.engine.playing) {
-      this.engine.pause();
-      return this.stopped();
-    }
-    this.engine.play();
-    this.playButton.textContent = "Pause";
-    this.ui.set({ playing: true });
-    this.tick();
-  }
-
-  stopped() {
-    this.playButton.textContent = "Play";
-    this.ui.set({ playing: false });
-    this.place();
-  }
-
-  // Play from the chosen frame of the target.
-  fromCursor() {
-    if (!this.engine) return;
-    const [k, column] = this.cursor();
-    const at = (this.cells.frame(k, column, this.delay()) - this.cells.width) / this.cells.frame_rate;
-    this.engine.seek(Math.max(0, at));
-    if (!this.engine.playing) this.toggle();
-  }
-
-  tick() {
-    cancelAnimationFrame(this.ticking);
-    if (this.ui.gone || !this.engine.playing) return;
-    this.place(true);
-    this.ticking = requestAnimationFrame(() => this.tick());
-  }
-
-  place(follow = false) {
-    if (!this.engine) return;
-    const at = this.engine.position(), delay = this.delay();
-    const column = this.cells.column(0, this.cells.width + at * this.cells.frame_rate, delay);
-    if (follow && (column < this.view[0] || column >= this.view[1])) this.look(column + this.wide / 2 - 1, this.wide);
-    const [from, to] = this.view, inside = column >= from && column <= to && at > 0;
-    this.head.style.display = inside ? "block" : "none";
-    this.head.style.transform = `translateX(${((column - from) / (to - from)) * this.canvas.clientWidth}px)`;
-    this.time.textContent = `${clock(at)} / ${clock(this.duration)}`;
   }
 
 }
@@ -287,6 +197,7 @@ export default {
         ["+ or -", "fewer or more columns", act((g, e) => g.look(g.cursor()[1], g.wide * (e.key === "+" ? 0.6 : 1.7)))],
         ["Space", "play or pause", act((g) => g.toggle())],
         ["p", "play from the chosen frame", act((g) => g.fromCursor())],
+        ["d", "hear what is lost, or what stays", act((g) => g.engine && g.flipLost())],
         [digits, "codebook on or off", act((g, e) => g.flipBook(Number(e.key)))],
       ],
       build: (ui) => {
