@@ -51,7 +51,8 @@ def table(measured: dict[str, dict]) -> str:
             "",
             "Solutions, run from the top. Times are CPU seconds with one thread per kernel, measured "
             "on a machine with two cores that others used as well, so take them as a guide: waiting "
-            "is not in them, a slower memory is. Peak memory is the kernel's resident memory.",
+            "is not in them, but what others do to caches and memory is. What is promised is for two "
+            "cores to itself, so that twice as many CPU seconds fit. Peak memory is resident memory.",
             "",
             "**How many students** a JupyterHub of 24 GB holds is computed: "
             f"{SYSTEM_GB:.0f} GB are left to the system, {SERVER_MB:.0f} MB go to each student's own "

@@ -80,8 +80,7 @@ assert "n > d" in table.attrs["missing"]["fad_biased"]
 print(f"beat F1 of the generated drums: {table.loc[('beat_f1', 'generated'), 'value']:.2f}")
 
 # %% [markdown]
-# FAD was refused: it needs the covariance of the windows in 32 dimensions (section 3), and 24 windows are too few for one. It
-# is a gap in the table, never a number.
+# FAD was refused: 24 windows are too few for covariances in 32 dimensions. It is a gap in the table, never a number.
 #
 # **Predict.** Beat F1 is 1 if a beat tracker taps all true beats on the drums it hears, and no others. Is the number above
 # good? Write down what you expect of the real drums, of another song's drums, of the model with another song's mix, and of

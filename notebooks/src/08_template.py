@@ -22,9 +22,9 @@
 #                                              report, folder, widget ◀───────┘
 # ```
 #
-# Reading: 15 minutes. Computing: at most 75 s as it comes, with `QUICK = True`: few windows and a handful of steps show that
-# every cell runs with your function. They do **not** show whether the idea works, and the report says so. With `QUICK = False`
-# it takes about 7 minutes of CPU, most of them the training. Notebook 08 explains each part.
+# Reading: 15 minutes. Computing with `QUICK = False`: about 7 minutes of CPU, most of them the training. As it comes, with
+# `QUICK = True`: few windows and a handful of steps show that every cell runs with your function. They do **not** show whether
+# the idea works, and the report says so. Computing: at most 75 s. Notebook 08 explains each part.
 
 # %%
 REPOSITORY = ""  # on Colab: this repository's address; elsewhere `make lab` did it all

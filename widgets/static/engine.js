@@ -215,13 +215,16 @@ export class Engine {
   }
 }
 
+// A busy Chromium may leave a source out of the first block, of 128 samples: these are cut off.
+const LEAD = 4096;
+
 /** The same engine on an offline context: the planes of what is heard, sample by sample. */
 export async function renderOffline(tracks, duration, rate, master) {
   const n = Math.max(...tracks.flatMap((t) => t.versions.map((v) => v.clip.channels.length)));
-  const context = new OfflineAudioContext(n, Math.round(duration * rate), rate);
-  const engine = new Engine({ tracks, duration, rate, makeContext: () => context, leadS: 0 });
+  const context = new OfflineAudioContext(n, LEAD + Math.round(duration * rate), rate);
+  const engine = new Engine({ tracks, duration, rate, makeContext: () => context, leadS: LEAD / rate });
   engine.master = master;
   engine.play(0);
   const buffer = await context.startRendering();
-  return Array.from({ length: n }, (_, c) => buffer.getChannelData(c));
+  return Array.from({ length: n }, (_, c) => buffer.getChannelData(c).subarray(LEAD));
 }
