@@ -17,6 +17,7 @@ On CPUs they speak over gloo, on NVIDIA cards over nccl. Lightning Fabric does t
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,15 +62,28 @@ def launch_fabric(
         chosen: Any = _sharded(world) if strategy == "fsdp" else _replicated()
     else:
         chosen = "auto"
-    fabric = Fabric(
-        accelerator=device,
-        devices=here,
-        num_nodes=world // here,
-        strategy=chosen,
-        precision=precision,
-    )
+    with _without_notices():
+        fabric = Fabric(
+            accelerator=device,
+            devices=here,
+            num_nodes=world // here,
+            strategy=chosen,
+            precision=precision,
+        )
     fabric.launch()
     return fabric
+
+
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """Without Fabric's notice of the precision that it was asked for; warnings still come."""
+    logger = logging.getLogger("lightning_fabric")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def check_fabric(fabric: Any, strategy: str | None, devices: int | None) -> None:

@@ -276,3 +276,11 @@ def test_attention_written_out_for_training_equals_the_fused_kernel():
     with torch.no_grad():
         without = forward(model.lm, sequence)
     assert with_grad.requires_grad and torch.allclose(with_grad, without, atol=1e-5)
+
+
+def test_a_run_does_not_announce_the_precision_it_was_asked_for(caplog):
+    from stage_lite.processes import launch_fabric
+
+    with caplog.at_level("INFO"):
+        launch_fabric("cpu", "bf16-mixed")
+    assert not [record for record in caplog.records if "Precision" in record.getMessage()]

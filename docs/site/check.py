@@ -79,6 +79,7 @@ def check_site(folder: Path, word: str = "context token") -> list[str]:
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         return ["no browser here to open the pages with: install Chromium, or give --no-check"]
+    folder = folder.resolve()  # a browser wants whole addresses
     problems = check_links(folder)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
