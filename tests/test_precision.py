@@ -173,6 +173,26 @@ def test_logits_stay_close(weights, most):
     assert (error > 1e-4) == (weights != "fp32")  # it really is something else
 
 
+@pytest.mark.parametrize(("weights", "most"), [("bf16", 0.01), ("int8", 0.03)])
+def test_a_single_text_is_read_through_matrices_of_the_models_kind(weights, most):
+    lm = make_lm(dim=128, num_layers=2)
+    encoded, _ = encode_text(lm, ["drums bossa"])
+    target = codes(2, N_Q, 4)
+    x, normed = random(2, 128, seed=1), random(2, 128, seed=2)
+
+    def heard(weights, texts):
+        prefix = build_prefix([None] * 2, target, special_token_id=CARD, context_token_id=CARD + 1)
+        text = Decoder(lm, prefix, texts, weights).text
+        return text.rounded, text.reader(0, 2)(1, x.clone(), normed) - x
+
+    rounded, read = heard(weights, [encoded[0], None])
+    plain, exact = heard("fp32", [encoded[0], None])
+    assert rounded and not plain
+    assert 0 < (read - exact).norm() < most * exact.norm()
+    assert torch.equal(read[1], torch.zeros(128))  # the row without text hears nothing
+    assert not heard(weights, [encoded[0], encoded[0]])[0]
+
+
 def test_without_fbgemm_int8_is_weight_only(monkeypatch):
     lm = make_lm(dim=128, num_layers=4)
     exact = logits_of(lm, "fp32")
