@@ -270,6 +270,8 @@ class _Text:
         w, n_rows = self.w, min(end, self.n_rows) - start
         if n_rows <= 0:
             return None
+        if self.rounded:
+            return self._rounded_reader()  # one text, so nothing pads it
         bias = None if self.bias is None else self.bias[start:end]
         if self.folded:
             return self._folded_reader(slice(start, start + n_rows), n_rows, bias)
@@ -286,10 +288,7 @@ class _Text:
     def _folded_reader(
         self, rows: slice, n_rows: int, bias: Tensor | None
     ) -> Callable[[int, Tensor, Tensor], Tensor]:
-        dim = self.w.dim
-        if self.rounded:
-            return self._rounded_reader()  # one text, so nothing pads it
-        pairs = [(into[rows], out_of[rows]) for into, out_of in self.pairs]
+        dim, pairs = self.w.dim, [(into[rows], out_of[rows]) for into, out_of in self.pairs]
         lead, product, add_product = (n_rows, -1), torch.bmm, Tensor.baddbmm_
         if n_rows == 1:  # plain matrices are quicker than batches of one
             lead, product, add_product = (-1,), torch.mm, Tensor.addmm_

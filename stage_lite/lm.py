@@ -5,8 +5,8 @@ a prefix needs what audiocraft's lacks: masked steps, positions that restart per
 is allocated once, attention weights on request. Without those it computes what `LMModel.forward`
 computes.
 
-The mathematics of a layer stand in one place, `_layer`; training, inspection and generation call it
-with different ideas of where keys and values come from and how a matrix is applied.
+The mathematics of a layer stand in one place, `run_layers`; training, inspection and generation
+call it with different ideas of where keys and values come from and how a matrix is applied.
 
 Source: Copet et al. 2023 (MusicGen), arXiv:2306.05284.   Notebook: 02_language_model.
 """

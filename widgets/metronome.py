@@ -321,11 +321,7 @@ def check_curve(points: Any) -> list[list[float]]:
 
 def _number(value: Any, name: str, limits: tuple[float, float]) -> float:
     lowest, highest = limits
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float | np.number)
-        or not lowest <= value <= highest  # NaN too
-    ):
+    if not is_number(value) or not lowest <= value <= highest:
         raise StageLiteError(f"{name} is {value!r}; expected {lowest:g} to {highest:g}")
     return float(value)
 
