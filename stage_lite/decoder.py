@@ -66,56 +66,47 @@ class Decoder:
         self.positions = sin_positions(prefix.positions, w.dim, w.max_period).to(like.dtype)
         # Neighbouring rows with the same padding attend together, and padding is cut off instead of
         # masked: the unconditional rows of guidance have a context's length less to look at.
-        pads = (~prefix.attention_mask).sum(1).tolist()
-        starts = [r for r in range(n_rows) if r == 0 or pads[r] != pads[r - 1]]
-        ends = [*starts[1:], n_rows]
-        self.groups = [
-            _Group(start, end, pads[start]) for start, end in zip(starts, ends, strict=True)
-        ]
-        self._make_caches(cache, check_weights(lm, weights), n_rows, n_steps)
+        self.pads = (~prefix.attention_mask).sum(1).tolist()
+        self.cache = self._make_cache(cache, check_weights(lm, weights), n_steps)
         self.length = 0  # steps that are in the cache
         self.text = _Text(w, texts)
         self.read_text = self.text.reader(0, n_rows)
         self.fixed = _FixedStep(self, n_rows) if graph else None
 
-    def _make_caches(self, cache: str | None, weights: str, n_rows: int, n_steps: int) -> None:
+    def _make_cache(self, cache: str | None, weights: str, n_steps: int) -> ExactCache | ByteCache:
         w, like = self.w, self.w.table
         width = w.dim // w.num_heads
         if cache is None:
             rounded = weights in ("bf16", "int8") and ByteCache.possible(width, like.device)
             cache = "bytes" if rounded else "exact"
-        sizes = [
-            (len(w.layers), group.end - group.start, w.num_heads, n_steps - group.pad, width)
-            for group in self.groups
-        ]
+        sizes = (len(w.layers), self.pads, w.num_heads, n_steps, width)
         if cache == "exact":
-            needed = sum(ExactCache.bytes_of(*size, like.element_size()) for size in sizes)
+            needed = ExactCache.bytes_of(*sizes, like.element_size())
         else:
-            needed = sum(ByteCache.bytes_of(*size) for size in sizes)
-        check_cache_memory(needed, n_rows, n_steps, like.device)
-        for group, size in zip(self.groups, sizes, strict=True):
-            group.cache = ExactCache(*size, like) if cache == "exact" else ByteCache(*size)
+            needed = ByteCache.bytes_of(*sizes)
+        check_cache_memory(needed, len(self.pads), n_steps, like.device)
+        return ExactCache(*sizes, like) if cache == "exact" else ByteCache(*sizes)
 
     @property
     def cache_bytes(self) -> int:
         """Memory of keys and values: fixed before the first step."""
-        return sum(group.cache.nbytes for group in self.groups)
+        return self.cache.nbytes
 
     @torch.inference_mode()
     def prefill(self, sequence: Tensor) -> Tensor:
         """Run the first steps [rows, K, n] at once; logits [rows, K, card] after the last."""
         n_steps, last = sequence.shape[2], []
-        for group in self.groups:
-            rows, steps = slice(group.start, group.end), slice(group.pad, n_steps)
+        for part, (start, n_rows, pad) in enumerate(self.cache.parts):
+            rows, steps = slice(start, start + n_rows), slice(pad, n_steps)
             x = embed(self.w, sequence[rows, :, steps], self.positions[rows, steps])
             x = hear_context(self.lm, x, sequence[rows, :, steps])
 
-            def attend(layer: int, qkv: Tensor, group=group) -> Tensor:
+            def attend(layer: int, qkv: Tensor, part: int = part) -> Tensor:
                 q, k, v = split_qkv(qkv, self.w.num_heads)
-                k, v = group.cache.fill(layer, k, v)
+                k, v = self.cache.fill(layer, part, k, v)
                 return join_heads(F.scaled_dot_product_attention(q, k, v, is_causal=True))
 
-            read_text = self.text.reader(group.start, group.end)
+            read_text = self.text.reader(start, start + n_rows)
             last.append(run_layers(self.w, x, attend, read_text)[:, -1])
         self.length = n_steps
         return heads(self.w, torch.cat(last))
@@ -129,28 +120,13 @@ class Decoder:
             return self.fixed(codes, at)
         w, n_rows = self.w, codes.shape[0]
         shape = (n_rows, 3, w.num_heads, 1, w.dim // w.num_heads)
-        spans = [(g.start, g.end - g.start, at - g.pad, g.cache.attend) for g in self.groups]
-        alone = len(spans) == 1
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            new = qkv.view(shape)
-            if alone:
-                _, _, here, mix = spans[0]
-                return mix(layer, new, here).view(n_rows, w.dim)
-            parts = [mix(layer, new.narrow(0, start, n), here) for start, n, here, mix in spans]
-            return torch.cat(parts).view(n_rows, w.dim)
+            return self.cache.attend(layer, qkv.view(shape), at).view(n_rows, w.dim)
 
         x = F.embedding(codes + w.row_offsets[:, 0], w.table).sum(1)
         x = torch.add(x, self.positions[:, at], alpha=w.positional_scale)  # [rows, dim]
         return heads(w, run_layers(w, x, attend, self.read_text))
-
-
-class _Group:
-    """Rows start to end, which have the same padding, and their cache without it."""
-
-    def __init__(self, start: int, end: int, pad: int):
-        self.start, self.end, self.pad = start, end, pad
-        self.cache: ExactCache | ByteCache | None = None
 
 
 class _FixedStep:
@@ -165,7 +141,6 @@ class _FixedStep:
         device = w.table.device
         self.codes = torch.zeros(n_rows, w.n_q, dtype=torch.long, device=device)
         self.at = torch.zeros(1, dtype=torch.long, device=device)
-        self.counts = [torch.arange(g.cache.n_steps, device=device) for g in decoder.groups]
         self.logits: Tensor | None = None  # of the recorded step, written over by every replay
         self.record: torch.cuda.CUDAGraph | None = None
 
@@ -194,16 +169,10 @@ class _FixedStep:
         """Logits [rows, K, card] of codes [rows, K] at step `at` [1]; the cache is written."""
         decoder, w, n_rows = self.decoder, self.decoder.w, codes.shape[0]
         shape = (n_rows, 3, w.num_heads, 1, w.dim // w.num_heads)
-        places = [at - group.pad for group in decoder.groups]
-        there = [count <= place for count, place in zip(self.counts, places, strict=True)]
+        cache, there = decoder.cache, decoder.cache.there(at)
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            new = qkv.view(shape)
-            parts = [
-                group.cache.attend_anywhere(layer, new[group.start : group.end], place, seen)
-                for group, place, seen in zip(decoder.groups, places, there, strict=True)
-            ]
-            return torch.cat(parts).view(n_rows, w.dim)
+            return cache.attend_anywhere(layer, qkv.view(shape), at, there).view(n_rows, w.dim)
 
         x = F.embedding(codes + w.row_offsets[:, 0], w.table).sum(1)
         position = decoder.positions.index_select(1, at)[:, 0]
@@ -250,20 +219,24 @@ class _Text:
         self.rounded = self.folded and self.n_rows == 1 and w.heads.itemsize < w.table.itemsize
         if self.rounded:
             hold = type(w.heads)
-            self.pairs = [(hold(a[0].t(), None), hold(b[0].t(), None)) for a, b in self.pairs]
+            self.pairs = [(hold(a[0], None), hold(b[0].t(), None)) for a, b in self.pairs]
+        elif self.folded:
+            self.pairs = [(a.transpose(1, 2).contiguous(), b) for a, b in self.pairs]
 
     def _fold(self, layer: LayerWeights, keys: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        def matrix(linear: Linear) -> Tensor:  # [in, out]
+        """Scores from normalised x, and what it hears from weights: [rows, H * L, dim] each."""
+
+        def matrix(linear: Linear) -> Tensor:  # [out, in]
             if hasattr(linear, "dense"):
-                return linear.dense().to(keys[0].dtype).t()
-            return linear(torch.eye(self.w.dim, dtype=keys[0].dtype, device=keys[0].device))
+                return linear.dense().to(keys[0].dtype)
+            return linear(torch.eye(self.w.dim, dtype=keys[0].dtype, device=keys[0].device)).t()
 
         per_head = (self.w.num_heads, -1)
-        query = matrix(layer.cross_q).unflatten(1, per_head)  # [dim, H, dim / H]
-        output = matrix(layer.cross_out).unflatten(0, per_head)  # [H, dim / H, dim]
-        into = torch.einsum("ihd,bhld->bihl", query, keys[0]).flatten(2)  # [rows, dim, H * L]
-        out_of = torch.einsum("bhld,hdo->bhlo", keys[1], output).flatten(1, 2)  # [rows, H * L, dim]
-        return into.contiguous(), out_of.contiguous()
+        query = matrix(layer.cross_q).unflatten(0, per_head)  # [H, dim / H, dim]
+        output = matrix(layer.cross_out).unflatten(1, per_head)  # [dim, H, dim / H]
+        into = keys[0] @ query  # [rows, H, L, dim]
+        out_of = keys[1] @ output.permute(1, 2, 0)
+        return into.flatten(1, 2), out_of.flatten(1, 2)
 
     def reader(self, start: int, end: int) -> Callable[[int, Tensor, Tensor], Tensor] | None:
         """`read_text` of rows start to end over x [rows, (n,) dim]; None where texts are null."""
