@@ -6,11 +6,12 @@
     python pretraining/train_lm.py follow --tokens work/tokens --start work/2/model --out work/nano
     python pretraining/train_lm.py hear --tokens work/tokens --start work/nano/model \
         --encoder work/encoder/encoder.safetensors --out work/3
-    python pretraining/train_lm.py stage --tokens work/tokens --start work/nano/model --out work/4
+    python pretraining/train_lm.py stage --tokens work/tokens --start work/base/model --out work/4
 
 `click` adds the token and ends with a model that keeps time with a click, `nano` goes on to mixes,
 `follow` asks for the beat openly. From there `hear` puts the encoder of the context in front
-(train_context_encoder.py), and `stage` leads to STAGE's own positions, without it.
+(train_context_encoder.py). `stage` is STAGE to the letter, from nano-base: its positions, no
+encoder, no question for the beat.
 Each is a list of stages, short windows first; a stage is a data set and the step at which it ends.
 The optimizer goes on from stage to stage. Run it again to go on where it was. `--scale 0.01` runs
 everything in a hundredth of the steps, to try the machinery.
@@ -56,7 +57,6 @@ class Stage:
     settings: dict = dataclasses.field(default_factory=dict)
     context_s: tuple[float, float] | None = None  # shortest and longest of half of the contexts
     clicks: float = 0.0  # share of windows whose target is the click of a mix or stem
-    anchor: int | None = None  # anchor_frames of this stage; None: what --positions says
 
 
 NONE = {"none": 1.0}
@@ -67,7 +67,7 @@ HEARD = {  # (target, context) whose listening is watched
     "nano": DRUMS,
     "follow": DRUMS,
     "hear": DRUMS,
-    "stage": DRUMS,
+    "stage": [("drums", "self"), *DRUMS[:3]],
 }
 LATE = {"history_dropout": 0.6, "history_delay": 0.4}
 PAST = {  # share of windows with some of the target's past hidden, and with a past that is late
@@ -76,7 +76,7 @@ PAST = {  # share of windows with some of the target's past hidden, and with a p
     "nano": LATE,
     "follow": LATE,
     "hear": LATE,
-    "stage": LATE,
+    "stage": {"history_dropout": 0.85},
 }
 MUSIC = {"click": 0.18, "backing": 0.34, "mix": 0.28, "stem": 0.2}
 PULSE = {"click": 0.12, "backing": 0.4, "mix": 0.33, "stem": 0.15}
@@ -84,7 +84,6 @@ PULSE = {"click": 0.12, "backing": 0.4, "mix": 0.33, "stem": 0.15}
 UNDER_CLICK = {"backing:drums": 0.25, "mix:drums": 0.3, "backing:bass": 0.1, "mix:bass": 0.1,
                "mix:keys": 0.1, "drums": 0.05, "bass": 0.05, "guitar": 0.05}  # fmt: skip
 COOLING = {"learning_rate": 5e-4, "cooldown_steps": 300}
-WIDEST = 400  # frames from the target to what sounds with it, at STAGE's positions and 8 s
 STAGES = {
     "base": [
         Stage(450, 1.28, 64, NONE, {"learning_rate": 1e-3, "warmup_steps": 100}),
@@ -117,12 +116,14 @@ STAGES = {
         Stage(800, 8.0, 6, PULSE, {"learning_rate": 5e-4, "cooldown_steps": 300},
               context_s=(3.0, 8.0), clicks=0.12),
     ],
-    # The target moves away from what sounds with it, 8 frames every 20 steps, up to its own place
-    # behind the context: what aligned positions taught is carried along.
+    # STAGE's own positions: what sounds together stands 401 positions apart, and finding it is
+    # learnt by copying, for long.
     "stage": [
-        *(Stage(20 * n, 8.0, 6, PULSE, {"learning_rate": 5e-4}, clicks=0.15, anchor=8 * n)
-          for n in range(1, WIDEST // 8 + 1)),
-        Stage(1400, 8.0, 6, PULSE, {"learning_rate": 5e-4, "cooldown_steps": 300}, clicks=0.15),
+        Stage(900, 1.28, 64, {"self": 0.5, "click": 0.3, "mix": 0.2},
+              {"learning_rate": 1e-3, "warmup_steps": 100}),
+        Stage(1800, 1.92, 44, {"self": 0.15, "click": 0.4, "mix": 0.45}, {"learning_rate": 1e-3}),
+        Stage(2400, 3.84, 22, {"click": 0.4, "mix": 0.6}, {"learning_rate": 7e-4}),
+        Stage(2800, 8.0, 10, {"click": 0.4, "mix": 0.6}, COOLING),
     ],
 }  # fmt: skip
 
@@ -186,7 +187,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("highest")
     nano = args.what != "base"  # the model hears a context
-    positions = args.positions or ("stage" if args.what == "stage" else "aligned")
+    positions = args.positions or ("anchored" if args.what == "stage" else "aligned")
     if args.start:
         model = load(args.start)
         anchor = POSITIONS[positions] if nano else None
@@ -204,11 +205,9 @@ def main() -> None:
         ShardDataset(args.tokens, t, window_s=2.56, conditions=[c], split="valid", seed=5, n=48)
         for t, c in HEARD[args.what]
     ]
-    follow = args.what in ("follow", "hear", "stage")
+    follow = args.what in ("follow", "hear")
     head = BeatHead(shipped.lm.dim, model.frame_rate, BEAT_WEIGHT) if follow else None
     for stage in STAGES[args.what]:
-        anchor = shipped.anchor_frames if stage.anchor is None else stage.anchor
-        model.config = dataclasses.replace(model.config, anchor_frames=anchor)
         shared = dict(
             window_s=stage.window_s,
             context_s=stage.context_s,
@@ -228,7 +227,7 @@ def main() -> None:
         def watch(step: int, loss: float) -> None:
             if step % 100 == 0:
                 print(step, round(loss, 3), head.watched if head else "", flush=True)
-            if step % 500 == 0 and nano:
+            if step % 250 == 0 and nano:
                 watch_listening(model, held_out, args.out, step)
 
         run = finetune(

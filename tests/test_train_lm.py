@@ -63,7 +63,7 @@ def test_a_run_of_a_recipe_resumes_and_leaves_a_model(what, tmp_path, monkeypatc
         monkeypatch.setattr(sys, "argv", [str(x) for x in [*command, "--out", out]])
         train_lm.main()
     model = load(out / "model")
-    assert model.config.anchor_frames == (None if what == "stage" else -1)
+    assert model.config.anchor_frames == (400 if what == "stage" else -1)
     assert "click" in model.config.lm.vocabulary
     if what == "hear":  # its way into the model is trained, the rest stays
         trained = model.lm.context_encoder
@@ -74,11 +74,12 @@ def test_a_run_of_a_recipe_resumes_and_leaves_a_model(what, tmp_path, monkeypatc
     assert len((out / "log.jsonl").read_text().splitlines()) == 2  # the end of each stage
 
 
-def test_the_stages_move_the_target_from_aligned_to_its_own_place():
-    anchors = [stage.anchor for stage in train_lm.STAGES["stage"]]
-    assert anchors[0] == 8 and anchors[-2:] == [400, None] and sorted(anchors[:-1]) == anchors[:-1]
-    ends = [stage.until for stage in train_lm.STAGES["stage"]]
-    assert sorted(ends) == ends
+@pytest.mark.parametrize("what", train_lm.STAGES)
+def test_stages_follow_one_another_to_the_shipped_length(what):
+    stages = train_lm.STAGES[what]
+    ends = [stage.until for stage in stages]
+    assert sorted(set(ends)) == ends
+    assert stages[-1].window_s == (16.0 if what == "base" else train_lm.SHIPPED_S)
 
 
 def test_roots_of_chords():
