@@ -8,12 +8,17 @@ import sys
 from pathlib import Path
 
 import stage_lite as sl
-from benchmarks import generation, musicgen_small, precision, startup, steps, training
+from benchmarks import generation, metrics, musicgen_small, precision, startup, steps, training
 from benchmarks.side_by_side import Row, machine, table
 from stage_lite.shipped import shipped_models
 
 PARTS = ("startup", "generation", "training")
-ASKED = ("musicgen_small", "steps", "precision")  # minutes each, so only when they are named
+ASKED = (
+    "musicgen_small",
+    "steps",
+    "precision",
+    "metrics",
+)  # minutes each, so only when they are named
 
 
 def main() -> int:
@@ -27,8 +32,7 @@ def main() -> int:
     parser.add_argument(
         "--n",
         type=int,
-        default=precision.N,
-        help=f"windows of `precision` (default: {precision.N})",
+        help=f"windows of `precision` (default: {precision.N}) and `metrics` ({metrics.N})",
     )
     parser.add_argument(
         "--keep",
@@ -67,11 +71,15 @@ def main() -> int:
         rows += musicgen_small.measure(rounds=min(arguments.rounds, 2))
     if "steps" in parts:
         rows += steps.measure(rounds=arguments.rounds)
+    if "metrics" in parts:
+        rows.append(metrics.measure(sl.load(arguments.model), arguments.n or metrics.N))
     if rows:
         print(table(rows))
     quality = None
     if "precision" in parts:
-        quality = precision.measure(sl.load(arguments.model), arguments.n, arguments.keep)
+        quality = precision.measure(
+            sl.load(arguments.model), arguments.n or precision.N, arguments.keep
+        )
         print(quality.to_string(na_rep=""))
     if arguments.json:
         values = {"machine": where, "rows": [row.as_json() for row in rows]}

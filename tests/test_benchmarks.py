@@ -1,5 +1,6 @@
 """The benchmarks run, compare the same work, and count it rightly. No timing is tested."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +9,12 @@ import torch
 
 import stage_lite as sl
 from benchmarks import generation, musicgen_small, steps, training
+from benchmarks import metrics as metrics_benchmark
 from benchmarks import precision as precision_benchmark
 from benchmarks.side_by_side import Row, machine, seconds_each, table
 from stage_lite.held_weights import give_up
-from stage_lite.metrics import precision
+from stage_lite.metrics import precision, systems
+from stage_lite.metrics.listen import Listener
 from stage_lite.metrics.precision import KINDS, REAL, SHUFFLED, compare_weights
 from stage_lite.result_store import ResultStore
 
@@ -99,6 +102,29 @@ def test_single_steps():
     ]  # fmt: skip
     assert all(line.value > 0 and line.peer == lines[0].peer > 0 for line in lines)
     assert torch.get_num_threads() == threads
+
+
+# --- metrics -------------------------------------------------------------------------------------
+
+
+def test_metrics_are_timed_without_the_music(tmp_path, monkeypatch):
+    """The music is made once and kept; what is heard in it is not, so each run hears anew."""
+    made, heard = [], []
+    generate, listen = systems.generate_codes, Listener.listen
+    monkeypatch.setattr(
+        systems, "generate_codes", lambda *a, **k: made.append(1) or generate(*a, **k)
+    )
+    monkeypatch.setattr(Listener, "listen", lambda *a, **k: heard.append(1) or listen(*a, **k))
+    model, kept = sl.load("nano"), tmp_path / "kept"
+    row = metrics_benchmark.measure(model, 3, kept, window_s=2.0)
+    assert row.value > 0 and row.unit == "s" and row.bar == "at most 2.11 s"
+    files, first_made, first_heard = sorted(kept.iterdir()), len(made), len(heard)
+    values = [json.loads(file.read_text()) for file in files]
+    music = [value for value in values if isinstance(value, list) and isinstance(value[0], list)]
+    assert len(music) == 3 * 3 and first_made  # to the right context, to another song's, to none
+    metrics_benchmark.measure(model, 3, kept, window_s=2.0)
+    assert len(made) == first_made and sorted(kept.iterdir()) == files
+    assert len(heard) == 2 * first_heard
 
 
 # --- what rounding costs -------------------------------------------------------------------------
