@@ -103,6 +103,8 @@ def run(desk: Desk) -> dict[str, Any]:
                ("click itself", "ceiling", rows[0][4])]  # fmt: skip
     curve_points = [(name.split(",")[0], "right", row[1])
                     for name, row in zip(curves, curve_rows[1:], strict=True)]  # fmt: skip
+    curve_points += [("floor", "floor", curve_rows[0][3]),
+                     ("click itself", "ceiling", curve_rows[0][4])]  # fmt: skip
     return {
         "n": n,
         "n_songs": spread.n_songs,
