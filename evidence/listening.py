@@ -11,6 +11,11 @@ from stage_lite.metrics.listening_gap import hear_conditions, listening_gap
 from stage_lite.metrics.studio import METRICS, scores_of
 
 TITLE = "The context token makes it listen"
+ABOVE_ALL = (
+    "drums: the right click gives a higher beat F1 than another",
+    "drums: the right mix gives a higher beat F1 than another",
+    "bass: the right mix gives a higher beat F1 than another",
+)  # findings that begin so stand in the summary
 TARGETS, CONDITIONS = ("drums", "bass"), ("click", "mix")
 SHOWN_METRICS = {"beat_f1": "beat F1", "onset_alignment": "onset alignment"}
 SHOWN_LOSSES = {"loss": "loss", "loss_hidden": "loss, past hidden"}

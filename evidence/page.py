@@ -78,14 +78,20 @@ def _summary(rows: Mapping[str, ModuleType], found: Mapping[str, dict | None]) -
     for name, module in rows.items():
         row = found[name]
         if row is None:
-            lines.append([module.TITLE, "", "", _missing(name)])
+            lines.append([module.TITLE, "", _missing(name), ""])
             continue
         said = [f["verdict"] for f in row["findings"]]
         counts = [f"{said.count(v)} {v}" for v in (SHOWN, NOT_SHOWN, OPPOSITE) if said.count(v)]
         other = len(said) - sum(said.count(v) for v in (SHOWN, NOT_SHOWN, OPPOSITE))
         counts += [f"{other} not known"] if other else []
-        lines.append([module.TITLE, f"{row['n']}", f"{row['n_songs']}", ", ".join(counts)])
-    return _markdown(["", "windows", "songs", "of its comparisons"], lines)
+        above_all = [
+            f"{f['what']}: {_cell(f['difference'], f['digits'])} {_said(f['verdict'])}"
+            for f in row["findings"]
+            if f["what"].startswith(module.ABOVE_ALL)
+        ]
+        size = f"{row['n']} of {row['n_songs']} songs"
+        lines.append([module.TITLE, size, "<br>".join(above_all), ", ".join(counts)])
+    return _markdown(["", "windows", "above all", "of all its comparisons"], lines)
 
 
 def _section(name: str, row: dict[str, Any], folder: Path, page: Path) -> list[str]:

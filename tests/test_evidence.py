@@ -82,6 +82,8 @@ def test_each_row_runs_to_its_json(place, classifier, name):
     row = row_of(place, name)
     assert row["n"] <= 4 and row["n_songs"] >= 2 and row["seed"] == 0
     assert "--n 4" in row["command"] and row["findings"] and row["tables"] and row["panels"]
+    for start in command.ROWS[name].ABOVE_ALL:
+        assert any(found["what"].startswith(start) for found in row["findings"]), start
     for found in row["findings"]:
         assert found["verdict"] in (SHOWN, NOT_SHOWN, OPPOSITE, UNKNOWN)
         assert set(found["difference"]) == {"value", "low", "high"}
@@ -157,6 +159,8 @@ def test_the_page_comes_from_the_json_alone(place, monkeypatch, capsys):
     assert "# STAGE's claims in miniature" in page and "What failed or surprised" in page
     assert "fewer than the 256" in page and "n = 4 windows" in page
     assert "](evidence/continuation.png)" in page
+    summary = next(line for line in page.split("\n") if line.startswith("| It continues"))
+    assert "click: after its end" in summary and "<br>mix: after its end" in summary
     assert (place / "docs" / "evidence" / "continuation.png").stat().st_size > 1000
     alt = page.split("![")[1].split("](")[0]
     assert "95 % intervals" in alt and "real stem (ceiling)" in alt
