@@ -28,7 +28,7 @@ from stage_lite.shards import ShardDataset
 TITLE = "The metronome sets the tempo"
 ABOVE_ALL = (
     "beat F1 is higher with the click than with the tempo in words",
-    "over 30 s",
+    "curves: beat F1",
 )  # findings that begin so stand in the summary
 TEMPI = (60, 75, 90, 110, 130, 150, 170, 190)  # bpm
 CURVES: dict[str, Tempo] = {
