@@ -187,7 +187,7 @@ def _setting(value: Any) -> str:
 
 
 def _short(label: str) -> str:
-    return label if len(label) < 34 else label[:32] + " .."
+    return label if len(label) < 46 else label[:44] + " .."
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
