@@ -66,47 +66,56 @@ class Decoder:
         self.positions = sin_positions(prefix.positions, w.dim, w.max_period).to(like.dtype)
         # Neighbouring rows with the same padding attend together, and padding is cut off instead of
         # masked: the unconditional rows of guidance have a context's length less to look at.
-        self.pads = (~prefix.attention_mask).sum(1).tolist()
-        self.cache = self._make_cache(cache, check_weights(lm, weights), n_steps)
+        pads = (~prefix.attention_mask).sum(1).tolist()
+        starts = [r for r in range(n_rows) if r == 0 or pads[r] != pads[r - 1]]
+        ends = [*starts[1:], n_rows]
+        self.groups = [
+            _Group(start, end, pads[start]) for start, end in zip(starts, ends, strict=True)
+        ]
+        self._make_caches(cache, check_weights(lm, weights), n_rows, n_steps)
         self.length = 0  # steps that are in the cache
         self.text = _Text(w, texts)
         self.read_text = self.text.reader(0, n_rows)
         self.fixed = _FixedStep(self, n_rows) if graph else None
 
-    def _make_cache(self, cache: str | None, weights: str, n_steps: int) -> ExactCache | ByteCache:
+    def _make_caches(self, cache: str | None, weights: str, n_rows: int, n_steps: int) -> None:
         w, like = self.w, self.w.table
         width = w.dim // w.num_heads
         if cache is None:
             rounded = weights in ("bf16", "int8") and ByteCache.possible(width, like.device)
             cache = "bytes" if rounded else "exact"
-        sizes = (len(w.layers), self.pads, w.num_heads, n_steps, width)
+        sizes = [
+            (len(w.layers), group.end - group.start, w.num_heads, n_steps - group.pad, width)
+            for group in self.groups
+        ]
         if cache == "exact":
-            needed = ExactCache.bytes_of(*sizes, like.element_size())
+            needed = sum(ExactCache.bytes_of(*size, like.element_size()) for size in sizes)
         else:
-            needed = ByteCache.bytes_of(*sizes)
-        check_cache_memory(needed, len(self.pads), n_steps, like.device)
-        return ExactCache(*sizes, like) if cache == "exact" else ByteCache(*sizes)
+            needed = sum(ByteCache.bytes_of(*size) for size in sizes)
+        check_cache_memory(needed, n_rows, n_steps, like.device)
+        for group, size in zip(self.groups, sizes, strict=True):
+            group.cache = ExactCache(*size, like) if cache == "exact" else ByteCache(*size)
 
     @property
     def cache_bytes(self) -> int:
         """Memory of keys and values: fixed before the first step."""
-        return self.cache.nbytes
+        return sum(group.cache.nbytes for group in self.groups)
 
     @torch.inference_mode()
     def prefill(self, sequence: Tensor) -> Tensor:
         """Run the first steps [rows, K, n] at once; logits [rows, K, card] after the last."""
         n_steps, last = sequence.shape[2], []
-        for part, (start, n_rows, pad) in enumerate(self.cache.parts):
-            rows, steps = slice(start, start + n_rows), slice(pad, n_steps)
+        for group in self.groups:
+            rows, steps = slice(group.start, group.end), slice(group.pad, n_steps)
             x = embed(self.w, sequence[rows, :, steps], self.positions[rows, steps])
             x = hear_context(self.lm, x, sequence[rows, :, steps])
 
-            def attend(layer: int, qkv: Tensor, part: int = part) -> Tensor:
+            def attend(layer: int, qkv: Tensor, group=group) -> Tensor:
                 q, k, v = split_qkv(qkv, self.w.num_heads)
-                k, v = self.cache.fill(layer, part, k, v)
+                k, v = group.cache.fill(layer, k, v)
                 return join_heads(F.scaled_dot_product_attention(q, k, v, is_causal=True))
 
-            read_text = self.text.reader(start, start + n_rows)
+            read_text = self.text.reader(group.start, group.end)
             last.append(run_layers(self.w, x, attend, read_text)[:, -1])
         self.length = n_steps
         return heads(self.w, torch.cat(last))
@@ -120,13 +129,28 @@ class Decoder:
             return self.fixed(codes, at)
         w, n_rows = self.w, codes.shape[0]
         shape = (n_rows, 3, w.num_heads, 1, w.dim // w.num_heads)
+        spans = [(g.start, g.end - g.start, at - g.pad, g.cache.attend) for g in self.groups]
+        alone = len(spans) == 1
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            return self.cache.attend(layer, qkv.view(shape), at).view(n_rows, w.dim)
+            new = qkv.view(shape)
+            if alone:
+                _, _, here, mix = spans[0]
+                return mix(layer, new, here).view(n_rows, w.dim)
+            parts = [mix(layer, new.narrow(0, start, n), here) for start, n, here, mix in spans]
+            return torch.cat(parts).view(n_rows, w.dim)
 
         x = F.embedding(codes + w.row_offsets[:, 0], w.table).sum(1)
         x = torch.add(x, self.positions[:, at], alpha=w.positional_scale)  # [rows, dim]
         return heads(w, run_layers(w, x, attend, self.read_text))
+
+
+class _Group:
+    """Rows start to end, which have the same padding, and their cache without it."""
+
+    def __init__(self, start: int, end: int, pad: int):
+        self.start, self.end, self.pad = start, end, pad
+        self.cache: ExactCache | ByteCache | None = None
 
 
 class _FixedStep:
@@ -141,6 +165,7 @@ class _FixedStep:
         device = w.table.device
         self.codes = torch.zeros(n_rows, w.n_q, dtype=torch.long, device=device)
         self.at = torch.zeros(1, dtype=torch.long, device=device)
+        self.counts = [torch.arange(g.cache.n_steps, device=device) for g in decoder.groups]
         self.logits: Tensor | None = None  # of the recorded step, written over by every replay
         self.record: torch.cuda.CUDAGraph | None = None
 
@@ -169,10 +194,16 @@ class _FixedStep:
         """Logits [rows, K, card] of codes [rows, K] at step `at` [1]; the cache is written."""
         decoder, w, n_rows = self.decoder, self.decoder.w, codes.shape[0]
         shape = (n_rows, 3, w.num_heads, 1, w.dim // w.num_heads)
-        cache, there = decoder.cache, decoder.cache.there(at)
+        places = [at - group.pad for group in decoder.groups]
+        there = [count <= place for count, place in zip(self.counts, places, strict=True)]
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            return cache.attend_anywhere(layer, qkv.view(shape), at, there).view(n_rows, w.dim)
+            new = qkv.view(shape)
+            parts = [
+                group.cache.attend_anywhere(layer, new[group.start : group.end], place, seen)
+                for group, place, seen in zip(decoder.groups, places, there, strict=True)
+            ]
+            return torch.cat(parts).view(n_rows, w.dim)
 
         x = F.embedding(codes + w.row_offsets[:, 0], w.table).sum(1)
         position = decoder.positions.index_select(1, at)[:, 0]

@@ -24,7 +24,7 @@ from torch import nn
 from .lm_config import LMConfig
 from .matrices import DTYPES
 from .memory import training_bytes
-from .step_cache import ByteCache, ExactCache
+from .step_cache import ByteCache
 
 _BIG = {"card": 2048, "t5": "t5-base"}
 MUSICGEN = {
@@ -121,16 +121,14 @@ def kv_bytes(lm: nn.Module, rows: int, n_steps: int, bytes_per_number: int) -> i
     return 2 * len(lm.transformer.layers) * rows * n_steps * lm.dim * bytes_per_number
 
 
-def held_cache_bytes(
-    lm: nn.Module, machine: Machine, weights: str, n_steps: int, pads: Sequence[int] = (0,)
-) -> int:
-    """Keys and values of rows with these paddings as a decoder holds them: see `step_cache`."""
-    layers, heads = lm.transformer.layers, lm.transformer.layers[0].self_attn.num_heads
-    sizes = (len(layers), pads, heads, n_steps, lm.dim // heads)
-    if machine.name == "CPU":
-        rounded = weights in ("bf16", "int8")
-        return ByteCache.bytes_of(*sizes) if rounded else ExactCache.bytes_of(*sizes, 4)
-    return ExactCache.bytes_of(*sizes, DTYPES.get(weights, torch.float32).itemsize)
+def held_cache_bytes(lm: nn.Module, machine: Machine, weights: str, n_steps: int) -> int:
+    """Keys and values of one row as a decoder holds them: see `step_cache`."""
+    if machine.name != "CPU":
+        return kv_bytes(lm, 1, n_steps, DTYPES.get(weights, torch.float32).itemsize)
+    if weights not in ("bf16", "int8"):
+        return kv_bytes(lm, 1, n_steps, 4)
+    heads = lm.transformer.layers[0].self_attn.num_heads
+    return ByteCache.bytes_of(len(lm.transformer.layers), 1, heads, n_steps, lm.dim // heads)
 
 
 def generation_on_paper(
@@ -154,7 +152,7 @@ def generation_on_paper(
     rows, written = 2, round(duration_s * FRAME_RATE) + N_Q - 1
     known = round(context_s * FRAME_RATE) + 2
     # the unconditional row has no context; on average a step reads half of what will be written
-    cache = held_cache_bytes(lm, machine, weights, known + written, (0, known))
+    cache = held_cache_bytes(lm, machine, weights, known + rows * written)
     half_full = held_cache_bytes(lm, machine, weights, known + rows * written // 2)
     read, numbers = step_bytes(lm, weights), step_bytes(lm, "fp32") / 4
     needed = weight_bytes(lm, weights) + cache + 4 * (CODEC + T5_BASE) + PROGRAM

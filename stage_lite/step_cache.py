@@ -20,10 +20,6 @@ Notebook: 02_language_model.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,108 +30,69 @@ BLOCK = 128  # steps; longer rows are quicker to sum, and half a block is read i
 _TAIL = 8  # bytes behind a row: its scale and its minimum, fp32
 
 
-def neighbours(pads: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(first row, how many, their padding) of neighbouring rows with the same padding."""
-    starts = [row for row in range(len(pads)) if row == 0 or pads[row] != pads[row - 1]]
-    ends = [*starts[1:], len(pads)]
-    return [(start, end - start, pads[start]) for start, end in zip(starts, ends, strict=True)]
-
-
 class ExactCache:
     """Keys and values as they are, and torch's own attention.
 
     Args:
-        n_layers, num_heads, n_steps, width: sizes; width is that of a head.
-        pads: how many steps on the left of each row are padding, which takes no memory here.
+        n_layers, n_rows, num_heads, n_steps, width: sizes; width is that of a head.
         like: gives type and device.
     """
 
     @staticmethod
     def bytes_of(
-        n_layers: int, pads: Sequence[int], num_heads: int, n_steps: int, width: int, itemsize: int
+        n_layers: int, n_rows: int, num_heads: int, n_steps: int, width: int, itemsize: int
     ) -> int:
         """Memory of a cache of these sizes, before there is one."""
-        steps = sum(n_steps - pad for pad in pads)
-        return 2 * n_layers * steps * num_heads * width * itemsize
+        return 2 * n_layers * n_rows * num_heads * n_steps * width * itemsize
 
     def __init__(
-        self,
-        n_layers: int,
-        pads: Sequence[int],
-        num_heads: int,
-        n_steps: int,
-        width: int,
-        like: Tensor,
+        self, n_layers: int, n_rows: int, num_heads: int, n_steps: int, width: int, like: Tensor
     ):
-        self.parts = neighbours(pads)
-        # Per part of the rows; keys and values side by side, so that a step writes both in one call
-        self.kv = [
-            [like.new_zeros(n, 2, num_heads, n_steps - pad, width) for _ in range(n_layers)]
-            for _, n, pad in self.parts
-        ]
-        self.counts = [torch.arange(n_steps - pad, device=like.device) for *_, pad in self.parts]
+        # keys and values side by side: a step writes both in one call
+        self.kv = [like.new_zeros(n_rows, 2, num_heads, n_steps, width) for _ in range(n_layers)]
+        self.keys = [(kv.select(1, 0), kv.select(1, 1)) for kv in self.kv]
+        self.n_steps = n_steps
 
     @property
     def nbytes(self) -> int:
-        return sum(kv.nbytes for part in self.kv for kv in part)
+        return sum(kv.nbytes for kv in self.kv)
 
-    def fill(self, layer: int, part: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the first steps [rows, H, n, width] behind the padding of a part of the rows (see
-        `neighbours`); return them as later steps will see them."""
-        kv, n = self.kv[part][layer], k.shape[2]
+    def fill(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the first steps [rows, H, n, width]; return them as later steps will see them."""
+        kv, n = self.kv[layer], k.shape[2]
         kv[:, 0, :, :n], kv[:, 1, :, :n] = k, v
         return k, v
 
     def attend(self, layer: int, new: Tensor, at: int) -> Tensor:
         """Write step `at` of queries, keys, values [rows, 3, H, 1, width] and mix what is there.
 
-        `at` counts the padding. Returns [rows, H, 1, width].
+        Returns [rows, H, 1, width].
         """
-        mixed = []
-        for (start, n_rows, pad), kv in zip(self.parts, self.kv, strict=True):
-            mine = new.narrow(0, start, n_rows)
-            there = kv[layer].narrow(3, 0, at - pad + 1)
-            there.narrow(3, at - pad, 1).copy_(mine.narrow(1, 1, 2))
-            q, k, v = mine.select(1, 0), there.select(1, 0), there.select(1, 1)
-            mixed.append(F.scaled_dot_product_attention(q, k, v))
-        return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+        self.kv[layer].narrow(3, at, 1).copy_(new.narrow(1, 1, 2))
+        k, v = self.keys[layer]
+        q, n = new.select(1, 0), at + 1
+        return F.scaled_dot_product_attention(q, k.narrow(2, 0, n), v.narrow(2, 0, n))
 
-    def there(self, at: Tensor) -> list[Tensor]:
-        """For `attend_anywhere`: marks the steps up to `at` [1], in each part of the rows."""
-        return [
-            (count <= at - pad)[None, None, None]
-            for (*_, pad), count in zip(self.parts, self.counts, strict=True)
-        ]
-
-    def attend_anywhere(self, layer: int, new: Tensor, at: Tensor, there: list[Tensor]) -> Tensor:
-        """`attend` by the same calls wherever `at` [1] is; `there` is what `there(at)` says."""
-        mixed = []
-        for (start, n_rows, pad), kv, mask in zip(self.parts, self.kv, there, strict=True):
-            mine = new[start : start + n_rows]
-            kv[layer].index_copy_(3, at - pad, mine[:, 1:].contiguous())
-            k, v = kv[layer].unbind(1)
-            mixed.append(F.scaled_dot_product_attention(mine[:, 0], k, v, attn_mask=mask))
-        return torch.cat(mixed)
+    def attend_anywhere(self, layer: int, new: Tensor, at: Tensor, there: Tensor) -> Tensor:
+        """`attend` by the same calls wherever `at` [1] is; `there` [S] marks the steps up to it."""
+        self.kv[layer].index_copy_(3, at, new[:, 1:].contiguous())
+        k, v = self.keys[layer]
+        return F.scaled_dot_product_attention(new[:, 0], k, v, attn_mask=there[None, None, None])
 
 
 class ByteCache:
     """Keys and values in 8 bits, per head and step on a scale of their own. For CPUs.
 
-    All rows are written and summed in the same calls, whatever their padding, which is not read.
-
     Args:
-        n_layers, num_heads, n_steps, width: sizes; width, that of a head, in fours.
-        pads: how many steps on the left of each row are padding.
+        n_layers, n_rows, num_heads, n_steps, width: sizes; width, that of a head, in fours.
     """
 
     @staticmethod
-    def bytes_of(
-        n_layers: int, pads: Sequence[int], num_heads: int, n_steps: int, width: int
-    ) -> int:
+    def bytes_of(n_layers: int, n_rows: int, num_heads: int, n_steps: int, width: int) -> int:
         """Memory of a cache of these sizes, before there is one."""
         blocks = -(-n_steps // BLOCK)
         keys = blocks * (width * (BLOCK + _TAIL) + BLOCK * 8)
-        return n_layers * len(pads) * num_heads * (keys + n_steps * (width + _TAIL))
+        return n_layers * n_rows * num_heads * (keys + n_steps * (width + _TAIL))
 
     @staticmethod
     def possible(width: int, device: torch.device) -> bool:
@@ -144,57 +101,48 @@ class ByteCache:
         there = all(hasattr(torch.ops.quantized, f"embedding_bag_byte_{name}") for name in names)
         return device.type == "cpu" and width % 4 == 0 and has_dynamic_int8() and there
 
-    def __init__(
-        self, n_layers: int, pads: Sequence[int], num_heads: int, n_steps: int, width: int
-    ):
-        self.parts = neighbours(pads)
-        self.n_rows, self.num_heads, self.n_steps, self.width = (
-            len(pads),
-            num_heads,
-            n_steps,
-            width,
-        )
-        n_blocks = -(-n_steps // BLOCK)
-        heads = (self.n_rows, num_heads)
+    def __init__(self, n_layers: int, n_rows: int, num_heads: int, n_steps: int, width: int):
+        self.n_rows, self.num_heads, self.n_steps, self.width = n_rows, num_heads, n_steps, width
+        self.n_blocks = -(-n_steps // BLOCK)
+        heads = (n_rows, num_heads)
         plain = torch.zeros(BLOCK + _TAIL, dtype=torch.uint8)
         plain[BLOCK : BLOCK + 4] = torch.ones(1).view(torch.uint8)  # scale 1, minimum 0
-        self.keys = [plain.repeat(*heads, n_blocks, width, 1) for _ in range(n_layers)]
+        self.keys = [plain.repeat(*heads, self.n_blocks, width, 1) for _ in range(n_layers)]
         self.values = [
             torch.zeros(*heads, n_steps, width + _TAIL, dtype=torch.uint8) for _ in range(n_layers)
         ]
         # scale and minimum of each step's keys
-        self.ranges = [torch.zeros(2, *heads, n_blocks * BLOCK) for _ in range(n_layers)]
-        self.key_rows = _counted(*heads, n_blocks, width)
-        self.value_rows = _counted(*heads, n_steps)
-        self.plan = _Plan(0)
+        self.ranges = [torch.zeros(2, *heads, self.n_blocks * BLOCK) for _ in range(n_layers)]
+        n = n_rows * num_heads
+        self.key_rows = torch.arange(n * self.n_blocks * width, dtype=torch.int32).view(
+            n, self.n_blocks, width
+        )
+        self.value_rows = torch.arange(n * n_steps, dtype=torch.int32).view(n, n_steps)
+        self.plan: tuple[int, ...] = (0,)
 
     @property
     def nbytes(self) -> int:
         return sum(x.nbytes for x in (*self.keys, *self.values, *self.ranges))
 
-    def fill(self, layer: int, part: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the first steps [rows, H, n, width] behind the padding of a part of the rows (see
-        `neighbours`); return them as later steps will see them."""
-        start, n_rows, pad = self.parts[part]
-        shape, rows, end = k.shape, slice(start, start + n_rows), pad + k.shape[2]
+    def fill(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the first steps [rows, H, n, width]; return them as later steps will see them."""
+        shape, n = k.shape, k.shape[2]
         packed, values = (_pack(x.reshape(-1, self.width)) for x in (k, v))
         seen = [
             torch.ops.quantized.embedding_bag_byte_unpack(x).view(shape) for x in (packed, values)
         ]
-        self.values[layer][rows, :, pad:end] = values.view(*shape[:3], -1)
+        self.values[layer][:, :, :n] = values.view(*shape[:3], -1)
         packed = packed.view(*shape[:3], -1)
-        bytes_ = packed[..., : self.width].transpose(-1, -2)  # [rows, H, width, n]
-        for block in range(pad // BLOCK, -(-end // BLOCK)):
-            first, last = max(pad, block * BLOCK), min(end, (block + 1) * BLOCK)
-            places = slice(first - block * BLOCK, last - block * BLOCK)
-            self.keys[layer][rows, :, block, :, places] = bytes_[..., first - pad : last - pad]
-        self.ranges[layer][:, rows, :, pad:end] = _ranges(packed, self.width).movedim(-1, 0)
+        for block, part in enumerate(packed.split(BLOCK, dim=2)):
+            steps = part.shape[2]
+            self.keys[layer][:, :, block, :, :steps] = part[..., : self.width].transpose(-1, -2)
+        self.ranges[layer][..., :n] = _ranges(packed, self.width).movedim(-1, 0)
         return seen[0], seen[1]
 
     def attend(self, layer: int, new: Tensor, at: int) -> Tensor:
         """Write step `at` of queries, keys, values [rows, 3, H, 1, width] and mix what is there.
 
-        `at` counts the padding. Returns [rows, H, width].
+        Returns [rows, H, width].
         """
         key, value = self._packed(new)  # [rows, H, width + 8]
         block, place = divmod(at, BLOCK)
@@ -203,12 +151,8 @@ class ByteCache:
         self.ranges[layer].select(3, at).copy_(_ranges(key, self.width).permute(2, 0, 1))
         return self._mix(layer, new.select(1, 0), at + 1)
 
-    def there(self, at: Tensor) -> Tensor:
-        """For `attend_anywhere`: marks the steps [S] up to `at` [1]."""
-        return torch.arange(self.n_steps, device=at.device) <= at
-
     def attend_anywhere(self, layer: int, new: Tensor, at: Tensor, there: Tensor) -> Tensor:
-        """`attend` by the same calls wherever `at` [1] is; `there` is what `there(at)` says."""
+        """`attend` by the same calls wherever `at` [1] is; `there` [S] marks the steps up to it."""
         key, value = self._packed(new)
         places = self.keys[layer][..., :BLOCK].transpose(3, 4)  # [rows, H, blocks, BLOCK, width]
         places[:, :, at // BLOCK, at % BLOCK] = key[:, :, None, : self.width]
@@ -223,64 +167,29 @@ class ByteCache:
     def _mix(self, layer: int, q: Tensor, n: int, there: Tensor | None = None) -> Tensor:
         """Values [rows, H, width] of the first n steps, weighted by what q [rows, H, 1, width]
         finds in their keys."""
-        if self.plan.n != n:
+        if self.plan[0] != n:
             self.plan = self._plan(n)
-        plan, ranges = self.plan, self.ranges[layer]
-        q = (q * self.width**-0.5).view(-1, self.width)  # [rows * H, width]
-        spread = q.index_select(0, plan.queries).view(-1)  # a query for each block of keys
-        products = _sums(self.keys[layer], plan.key_rows, plan.key_starts, spread)  # no scales yet
-        loudness = q.sum(-1).view(self.n_rows, self.num_heads, 1)
-        weights = []
-        for start, n_rows, first, n_steps, bags, blocks in plan.parts:
-            mine = products.narrow(0, *bags).view(n_rows, self.num_heads, -1)
-            scales, minima = ranges.narrow(1, start, n_rows).narrow(3, first, n_steps).unbind(0)
-            scores = minima * loudness.narrow(0, start, n_rows)
-            scores.addcmul_(mine.narrow(2, first - blocks, n_steps), scales)
-            if there is not None:
-                scores.masked_fill_(~there[first:n], -torch.inf)
-            weights.append(scores.softmax(-1).view(-1))
-        weights = weights[0] if len(weights) == 1 else torch.cat(weights)
-        mixed = _sums(self.values[layer], plan.value_rows, plan.value_starts, weights)
+        _, blocks, key_rows, key_starts, value_rows, value_starts = self.plan
+        q = q.squeeze(2) * self.width**-0.5
+        weights = q.unsqueeze(2).expand(-1, -1, blocks, -1).reshape(-1)
+        products = _sums(self.keys[layer], key_rows, key_starts, weights)  # without scales
+        products = products.view(self.n_rows, self.num_heads, -1).narrow(2, 0, n)
+        scales, minima = self.ranges[layer].narrow(3, 0, n).unbind(0)
+        scores = torch.addcmul(minima * q.sum(-1, keepdim=True), products, scales)
+        if there is not None:
+            scores = scores.masked_fill_(~there, -torch.inf)
+        weights = scores.softmax(-1).view(-1)
+        mixed = _sums(self.values[layer], value_rows, value_starts, weights)
         return mixed.view(self.n_rows, self.num_heads, self.width)
 
-    def _plan(self, n: int) -> _Plan:
+    def _plan(self, n: int) -> tuple:
         """Which rows of the tables are summed for the first n steps: the same in all layers."""
-        plan, end, bags = _Plan(n), -(-n // BLOCK), 0
-        key_rows, value_rows, queries, lengths = [], [], [], []
-        for start, n_rows, pad in self.parts:
-            rows, first = slice(start, start + n_rows), pad // BLOCK
-            n_heads = n_rows * self.num_heads
-            n_bags = n_heads * (end - first)
-            key_rows.append(self.key_rows[rows, :, first:end].reshape(-1))
-            value_rows.append(self.value_rows[rows, :, pad:n].reshape(-1))
-            heads = torch.arange(n_heads) + start * self.num_heads
-            queries.append(heads.repeat_interleave(end - first))
-            lengths.append(torch.full((n_heads,), n - pad, dtype=torch.int32))
-            plan.parts.append((start, n_rows, pad, n - pad, (bags, n_bags), first * BLOCK))
-            bags += n_bags
-        plan.key_rows, plan.value_rows = torch.cat(key_rows), torch.cat(value_rows)
-        plan.key_starts = torch.arange(bags, dtype=torch.int32) * self.width
-        lengths = torch.cat(lengths)
-        plan.value_starts = (lengths.cumsum(0) - lengths).int()
-        plan.queries = torch.cat(queries)
-        return plan
-
-
-@dataclass
-class _Plan:
-    """What is summed for the first n steps. A bag is a block of one head's keys."""
-
-    n: int
-    parts: list[tuple] = field(default_factory=list)  # see ByteCache._plan
-    key_rows: Tensor | None = None
-    key_starts: Tensor | None = None
-    value_rows: Tensor | None = None
-    value_starts: Tensor | None = None
-    queries: Tensor | None = None  # whose keys each bag holds
-
-
-def _counted(*shape: int) -> Tensor:
-    return torch.arange(math.prod(shape), dtype=torch.int32).view(shape)
+        heads, blocks = self.n_rows * self.num_heads, -(-n // BLOCK)
+        key_starts = torch.arange(heads * blocks, dtype=torch.int32) * self.width
+        value_starts = torch.arange(heads, dtype=torch.int32) * n
+        key_rows = self.key_rows[:, :blocks].reshape(-1).contiguous()
+        value_rows = self.value_rows[:, :n].reshape(-1).contiguous()  # of one step it is a view
+        return n, blocks, key_rows, key_starts, value_rows, value_starts
 
 
 def _pack(x: Tensor) -> Tensor:
