@@ -13,12 +13,8 @@ from benchmarks.side_by_side import Row, machine, table
 from stage_lite.shipped import shipped_models
 
 PARTS = ("startup", "generation", "training")
-ASKED = (
-    "musicgen_small",
-    "steps",
-    "precision",
-    "metrics",
-)  # minutes each, so only when they are named
+# minutes each, so only when they are named
+ASKED = ("musicgen_small", "steps", "precision", "metrics")
 
 
 def main() -> int:
@@ -72,14 +68,14 @@ def main() -> int:
     if "steps" in parts:
         rows += steps.measure(rounds=arguments.rounds)
     if "metrics" in parts:
-        rows.append(metrics.measure(sl.load(arguments.model), arguments.n or metrics.N))
+        n = metrics.N if arguments.n is None else arguments.n
+        rows.append(metrics.measure(sl.load(arguments.model), n))
     if rows:
         print(table(rows))
     quality = None
     if "precision" in parts:
-        quality = precision.measure(
-            sl.load(arguments.model), arguments.n or precision.N, arguments.keep
-        )
+        n = precision.N if arguments.n is None else arguments.n
+        quality = precision.measure(sl.load(arguments.model), n, arguments.keep)
         print(quality.to_string(na_rep=""))
     if arguments.json:
         values = {"machine": where, "rows": [row.as_json() for row in rows]}

@@ -18,10 +18,11 @@ from pathlib import Path
 import torch
 
 import stage_lite as sl
+from benchmarks.precision import TOKENS
 from benchmarks.side_by_side import Row
 
 N = 256
-FOLDERS = [Path(__file__).parents[1] / "data_samples" / name for name in ("tokens", "tokens_test")]
+FOLDERS = [TOKENS, TOKENS.with_name("tokens_test")]
 KEEP = Path(tempfile.gettempdir()) / "stage_lite_metrics"
 
 

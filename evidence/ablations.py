@@ -10,7 +10,7 @@ from evidence.side_by_side import CONDITIONS, SideBySide
 from evidence.small_models import Recipe, SmallModels
 
 TITLE = "Ablations of the recipe"
-ABOVE_ALL = ("click, past hidden",)  # findings that begin so stand in the summary
+ABOVE_ALL = ("click, past hidden",)
 PLAIN = "as in (a): kaiming, dropout 0.1, aligned, all weights"
 CHANGES: dict[str, dict[str, Any]] = {
     "positions restarted once, as STAGE's": {"anchor_frames": None},

@@ -10,10 +10,7 @@ from evidence.side_by_side import CONDITIONS, SideBySide
 from evidence.small_models import BORDER, Recipe, SmallModels
 
 TITLE = "What the delay does at the border"
-ABOVE_ALL = (
-    "click, codebook 0",
-    "mix, codebook 0",
-)  # findings that begin so stand in the summary
+ABOVE_ALL = ("click, codebook 0", "mix, codebook 0")
 WHOLE, APART = "delay over the whole", "delay over each part alone"
 
 

@@ -21,10 +21,7 @@ from stage_lite.metrics.studio import (
 )
 
 TITLE = "It continues after the context ends"
-ABOVE_ALL = (
-    "click: after its end",
-    "mix: after its end",
-)  # findings that begin so stand in the summary
+ABOVE_ALL = ("click: after its end", "mix: after its end")
 SHARE = 3 / 8  # of the window that has a context
 CONDITIONS = ("click", "mix")
 

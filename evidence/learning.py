@@ -16,7 +16,7 @@ from stage_lite.metrics.same_windows import other_songs
 from stage_lite.metrics.studio import METRICS, scores_of, scores_of_others
 
 TITLE = "Steps against beat F1"
-ABOVE_ALL = ("beat F1 after",)  # findings that begin so stand in the summary
+ABOVE_ALL = ("beat F1 after",)
 TIMES = 4  # as many steps as the other small trainings have
 LOOKS = 5  # at a quarter as many steps, and at each double of that
 CLIP_S = 4.0  # what is generated and judged; training windows are shorter

@@ -15,7 +15,7 @@ ABOVE_ALL = (
     "drums: the right click gives a higher beat F1 than another",
     "drums: the right mix gives a higher beat F1 than another",
     "bass: the right mix gives a higher beat F1 than another",
-)  # findings that begin so stand in the summary
+)
 TARGETS, CONDITIONS = ("drums", "bass"), ("click", "mix")
 SHOWN_METRICS = {"beat_f1": "beat F1", "onset_alignment": "onset alignment"}
 SHOWN_LOSSES = {"loss": "loss", "loss_hidden": "loss, past hidden"}

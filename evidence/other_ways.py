@@ -10,7 +10,7 @@ from evidence.side_by_side import CONDITIONS, SEEN, SideBySide
 from evidence.small_models import Recipe, SmallModels
 
 TITLE = "The prefix against other ways in"
-ABOVE_ALL = ("mix, past hidden",)  # findings that begin so stand in the summary
+ABOVE_ALL = ("mix, past hidden",)
 NAMES = {
     "prefix": "(a) prefix and context token",
     "joined": "(b) no separator",

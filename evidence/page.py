@@ -84,6 +84,7 @@ def _summary(rows: Mapping[str, ModuleType], found: Mapping[str, dict | None]) -
         counts = [f"{said.count(v)} {v}" for v in (SHOWN, NOT_SHOWN, OPPOSITE) if said.count(v)]
         other = len(said) - sum(said.count(v) for v in (SHOWN, NOT_SHOWN, OPPOSITE))
         counts += [f"{other} not known"] if other else []
+        # of the findings, those that begin with one of the module's ABOVE_ALL
         above_all = [
             f"{f['what']}: {_cell(f['difference'], f['digits'])} {_said(f['verdict'])}"
             for f in row["findings"]

@@ -26,10 +26,7 @@ from stage_lite.result_store import key_of
 from stage_lite.shards import ShardDataset
 
 TITLE = "The metronome sets the tempo"
-ABOVE_ALL = (
-    "beat F1 is higher with the click than with the tempo in words",
-    "curves: beat F1",
-)  # findings that begin so stand in the summary
+ABOVE_ALL = ("beat F1 is higher with the click than with the tempo in words", "curves: beat F1")
 TEMPI = (60, 75, 90, 110, 130, 150, 170, 190)  # bpm
 CURVES: dict[str, Tempo] = {
     "accelerando, 90 to 140 bpm": [(0.0, 90.0), (8.0, 140.0)],

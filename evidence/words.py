@@ -28,7 +28,7 @@ TITLE = "Words still count"
 ABOVE_ALL = (
     "with a mix: the family asked for is likelier at guidance 3",
     "with a mix: the stem asked for",
-)  # findings that begin so stand in the summary
+)
 TARGETS = ("drums", "bass")
 COEFS = (0.0, 1.0, 3.0, 8.0)  # 1 is the same over words and over the context
 WINDOW_S = 4.0
