@@ -27,9 +27,10 @@ def guard(model: nn.Module, n_samples: int = 5120) -> list[str]:
     guarded = []
     generator = torch.Generator().manual_seed(0)
     for name, module in model.named_modules():
-        if not isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+        if not isinstance(module, nn.Conv1d | nn.ConvTranspose1d | nn.Conv2d):
             continue
-        x = torch.randn(4, module.in_channels, n_samples, generator=generator)
+        place = (64, n_samples // 64) if isinstance(module, nn.Conv2d) else (n_samples,)
+        x = torch.randn(4, module.in_channels, *place, generator=generator)
         pairs = zip(*(_results(module, x, t) for t in (torch.float32, torch.bfloat16)), strict=True)
         if all(cosine_similarity(a.flatten(), b.flatten(), 0) > 0.99 for a, b in pairs):
             continue

@@ -34,6 +34,7 @@ from stage_lite.codec import (
 from stage_lite.upstream import audiocraft_classes
 
 SEGMENT_FRAMES = 32
+WARM_SEGMENTS = 160  # from which k-means makes the first codebooks
 
 
 def arguments() -> argparse.Namespace:
@@ -64,9 +65,10 @@ class CodecTraining:
         self.config = CodecConfig(threshold_ema_dead_code=0)
         self.codec = build_codec(self.config, seed=args.seed)
         self.codec.requires_grad_(True)
-        print("in fp32, as bf16 is wrong there:", guard(self.codec), flush=True)
-        self.mean_decoder = build_codec(self.config, seed=args.seed).decoder.requires_grad_(False)
         self.adversary = self._build_adversary(args.seed)
+        wrong = guard(self.codec) + guard(self.adversary)
+        print("in fp32, as bf16 is wrong there:", wrong, flush=True)
+        self.mean_decoder = build_codec(self.config, seed=args.seed).decoder.requires_grad_(False)
         adam = {"betas": (0.8, 0.99), "foreach": True}
         self.optimizer = torch.optim.AdamW(
             [*self.codec.encoder.parameters(), *self.codec.decoder.parameters()], **adam
@@ -118,6 +120,10 @@ class CodecTraining:
             return self.args.learning_rate * warm * (1 - 0.83 * late)
         return self.args.learning_rate * 0.5 * 0.5 ** ((self.step - self.args.freeze) / 12000)
 
+    def _seed(self) -> int:
+        """Of all that is random in this step, so that it does not matter what ran before."""
+        return self.args.seed * 1_000_003 + self.step
+
     @property
     def adversarial(self) -> bool:
         return self.step >= self.args.adversary_from
@@ -129,7 +135,7 @@ class CodecTraining:
     def train_step(self, real: Tensor) -> dict[str, float]:
         """One step on Float[B, 1, L]; returns the losses as numbers."""
         args, frozen = self.args, self.step >= self.args.freeze
-        torch.manual_seed(args.seed * 1_000_003 + self.step)
+        torch.manual_seed(self._seed())
         self.codec.train(not frozen)
         with torch.set_grad_enabled(not frozen):
             latents = self.latents(real).float()
@@ -177,6 +183,7 @@ class CodecTraining:
 
     def start_quantiser(self, latents: Tensor) -> None:
         """k-means on many latents [N, D, T], and the averages that audiocraft leaves wrong."""
+        torch.manual_seed(self._seed())
         self.codec.train()
         with torch.no_grad():
             residual = latents
@@ -288,7 +295,7 @@ def main() -> None:
     try:
         while training.step < args.steps and time.time() - began < args.seconds:
             if training.step == args.quantise_from:
-                many = Segments(segments.songs, length, 160, args.seed + 7).batch(0)
+                many = Segments(segments.songs, length, WARM_SEGMENTS, args.seed + 7).batch(0)
                 with torch.no_grad():
                     training.start_quantiser(
                         torch.cat([training.latents(p).float() for p in many.split(16)])
@@ -307,8 +314,10 @@ def main() -> None:
                 print(row, flush=True)
             if training.step % args.save_every == 0:
                 save()
-    finally:  # Ctrl-C too: what was learned is kept
-        save()
+    except KeyboardInterrupt:
+        print(f"stopped at step {training.step}; run the same call to go on", flush=True)
+    finally:
+        save()  # what was learned is kept
 
 
 if __name__ == "__main__":

@@ -123,7 +123,8 @@ STAGES = {
               {"learning_rate": 1e-3, "warmup_steps": 100}),
         Stage(1800, 1.92, 44, {"self": 0.15, "click": 0.4, "mix": 0.45}, {"learning_rate": 1e-3}),
         Stage(2400, 3.84, 22, {"click": 0.4, "mix": 0.6}, {"learning_rate": 7e-4}),
-        Stage(2800, 8.0, 10, {"click": 0.4, "mix": 0.6}, COOLING),
+        Stage(3200, 8.0, 10, {"click": 0.4, "mix": 0.6},
+              {"learning_rate": 6e-4, "cooldown_steps": 400}),
     ],
 }  # fmt: skip
 
