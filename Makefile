@@ -74,7 +74,7 @@ lab: $(STAMP)  ## open JupyterLab on the quickstart
 data: $(STAMP)  ## make the music from nothing (needs mma, fluidsynth and fluid-soundfont-gm)
 	$(RUN) data_samples/make/make_songs.py --out $(DATA) --hours $(HOURS)
 
-train-nano: $(STAMP)  ## train codec, nano-base and nano from nothing (after make data; many hours; resumes)
+train-nano: $(STAMP)  ## train codec, nano-base, nano and nano-stage from nothing (after make data; many hours; resumes)
 	$(RUN) pretraining/train_codec.py --corpus $(DATA) --out $(RUNS)/codec
 	$(RUN) pretraining/tokenize_corpus.py --corpus $(DATA) --codec $(RUNS)/codec/codec --train-seconds 20 --out $(TOK)
 	$(RUN) pretraining/train_lm.py base --tokens $(TOK) --codec $(RUNS)/codec/codec --out $(RUNS)/nano-base
@@ -83,6 +83,7 @@ train-nano: $(STAMP)  ## train codec, nano-base and nano from nothing (after mak
 	$(RUN) pretraining/train_lm.py follow --tokens $(TOK) --start $(RUNS)/nano/model --out $(RUNS)/follow
 	$(RUN) pretraining/train_context_encoder.py --tokens $(TOK) --model $(RUNS)/follow/model --out $(RUNS)/encoder
 	$(RUN) pretraining/train_lm.py hear --tokens $(TOK) --start $(RUNS)/follow/model --encoder $(RUNS)/encoder/encoder.safetensors --out $(RUNS)/hear
+	$(RUN) pretraining/train_lm.py stage --tokens $(TOK) --start $(RUNS)/nano-base/model --out $(RUNS)/stage
 
 bench: $(STAMP)  ## speed and memory, side by side with audiocraft's own loops
 	$(RUN) -m benchmarks

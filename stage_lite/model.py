@@ -495,7 +495,7 @@ def load(
 ) -> StageModel:
     """A model by name, from a folder or from a file.
 
-        "nano", "nano-base"                     shipped with this library
+        "nano", "nano-stage", "nano-base"       shipped with this library
         "facebook/musicgen-small" (or medium, large), "stage-drums", "stage-bass", "owner/name"
                                                 from the Hugging Face hub: see interop.hub
         a folder                                of `StageModel.save`, audiocraft or transformers
