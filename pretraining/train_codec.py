@@ -35,6 +35,8 @@ from stage_lite.upstream import audiocraft_classes
 
 SEGMENT_FRAMES = 32
 WARM_SEGMENTS = 160  # from which k-means makes the first codebooks
+FOOL, FEATURES = 0.5, 4.0  # what the discriminator says, beside 6 times the log-mel distance
+ADVERSARY_RATE = 2.5  # learning rate of the discriminator, in those of the decoder
 
 
 def arguments() -> argparse.Namespace:
@@ -211,7 +213,7 @@ class CodecTraining:
         loss = torch.stack(parts).mean()
         self.adversary_optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self._optimise(self.adversary_optimizer)
+        self._optimise(self.adversary_optimizer, ADVERSARY_RATE)
         return loss.detach()
 
     def _fool(self, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,13 +230,13 @@ class CodecTraining:
             for fakes, reals in zip(fake_maps, real_maps, strict=True)
             for f, r in zip(fakes, reals, strict=True)
         ]).mean()  # fmt: skip
-        return 0.15 * fade * fool, 2.0 * fade * features
+        return FOOL * fade * fool, FEATURES * fade * features
 
-    def _optimise(self, optimizer: torch.optim.Optimizer) -> None:
+    def _optimise(self, optimizer: torch.optim.Optimizer, times: float = 1.0) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, 5.0, foreach=True)
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+            group["lr"] = self.learning_rate() * times
         optimizer.step()
 
     @torch.no_grad()
