@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from bf16_guard import guard
+from codec_adversary import Adversary
 from codec_losses import LogMelDistance, normalised_mse
 from segments import Segments, read_songs
 from torch import Tensor
@@ -31,12 +32,9 @@ from stage_lite.codec import (
     restart_dead_codes,
     save_codec,
 )
-from stage_lite.upstream import audiocraft_classes
 
 SEGMENT_FRAMES = 32
 WARM_SEGMENTS = 160  # from which k-means makes the first codebooks
-FOOL, FEATURES = 0.5, 4.0  # what the discriminator says, beside 6 times the log-mel distance
-ADVERSARY_RATE = 2.5  # learning rate of the discriminator, in those of the decoder
 
 
 def arguments() -> argparse.Namespace:
@@ -67,44 +65,29 @@ class CodecTraining:
         self.config = CodecConfig(threshold_ema_dead_code=0)
         self.codec = build_codec(self.config, seed=args.seed)
         self.codec.requires_grad_(True)
-        self.adversary = self._build_adversary(args.seed)
-        wrong = guard(self.codec) + guard(self.adversary)
-        print("in fp32, as bf16 is wrong there:", wrong, flush=True)
+        wrong = guard(self.codec)
+        self.adversary = Adversary(args.seed, self._optimise)
+        print("in fp32, as bf16 is wrong there:", wrong + self.adversary.wrong, flush=True)
         self.mean_decoder = build_codec(self.config, seed=args.seed).decoder.requires_grad_(False)
-        adam = {"betas": (0.8, 0.99), "foreach": True}
-        self.optimizer = torch.optim.AdamW(
-            [*self.codec.encoder.parameters(), *self.codec.decoder.parameters()], **adam
-        )
-        self.adversary_optimizer = torch.optim.AdamW(self.adversary.parameters(), **adam)
+        parameters = [*self.codec.encoder.parameters(), *self.codec.decoder.parameters()]
+        self.optimizer = torch.optim.AdamW(parameters, betas=(0.8, 0.99), foreach=True)
         self.mel = LogMelDistance()
-
-    def _build_adversary(self, seed: int) -> torch.nn.Module:
-        audiocraft_classes()  # makes audiocraft importable on today's torch
-        from audiocraft.adversarial import MultiScaleSTFTDiscriminator
-
-        torch.manual_seed(seed + 1)
-        return MultiScaleSTFTDiscriminator(
-            filters=16,
-            n_ffts=[1024, 512, 256],
-            hop_lengths=[256, 128, 64],
-            win_lengths=[1024, 512, 256],
-        )
 
     def state(self) -> dict[str, Tensor]:
         return (
             checkpoint.pack("codec", self.codec.state_dict())
             | checkpoint.pack("mean_decoder", self.mean_decoder.state_dict())
-            | checkpoint.pack("adversary", self.adversary.state_dict())
+            | checkpoint.pack("adversary", self.adversary.model.state_dict())
             | checkpoint.pack_optimizer("optimizer", self.optimizer)
-            | checkpoint.pack_optimizer("adversary_optimizer", self.adversary_optimizer)
+            | checkpoint.pack_optimizer("adversary_optimizer", self.adversary.optimizer)
         )
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         self.codec.load_state_dict(checkpoint.unpack("codec", tensors))
         self.mean_decoder.load_state_dict(checkpoint.unpack("mean_decoder", tensors))
-        self.adversary.load_state_dict(checkpoint.unpack("adversary", tensors))
+        self.adversary.model.load_state_dict(checkpoint.unpack("adversary", tensors))
         checkpoint.unpack_optimizer("optimizer", tensors, self.optimizer)
-        checkpoint.unpack_optimizer("adversary_optimizer", tensors, self.adversary_optimizer)
+        checkpoint.unpack_optimizer("adversary_optimizer", tensors, self.adversary.optimizer)
 
     def start_from(self, folder: Path) -> None:
         """Take over a codec whose encoder and codebooks are final."""
@@ -158,8 +141,10 @@ class CodecTraining:
             parts["commit"] = 0.5 * commit
         if self.adversarial:
             half = slice(None, (len(real) + 1) // 2)  # it costs twice what the codec costs
-            parts["adversary"] = self._train_adversary(fake[half].detach(), real[half])
-            parts["fool"], parts["features"] = self._fool(fake[half], real[half])
+            parts["adversary"] = self.adversary.learn(fake[half].detach(), real[half])
+            parts["fool"], parts["features"] = self.adversary.losses(
+                fake[half], real[half], self.step - args.adversary_from
+            )
         loss = sum(value for name, value in parts.items() if name != "adversary")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -201,36 +186,6 @@ class CodecTraining:
                 residual = residual - nearest.reshape(
                     residual.shape[0], -1, residual.shape[1]
                 ).transpose(1, 2)
-
-    def _train_adversary(self, fake: Tensor, real: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            on_fake, _ = self.adversary(fake)
-            on_real, _ = self.adversary(real)
-        parts = [
-            torch.relu(1 + f.float()).mean() + torch.relu(1 - r.float()).mean()
-            for f, r in zip(on_fake, on_real, strict=True)
-        ]
-        loss = torch.stack(parts).mean()
-        self.adversary_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._optimise(self.adversary_optimizer, ADVERSARY_RATE)
-        return loss.detach()
-
-    def _fool(self, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        self.adversary.requires_grad_(False)
-        with torch.autocast("cpu", torch.bfloat16):
-            on_fake, fake_maps = self.adversary(fake)
-            with torch.no_grad():
-                _, real_maps = self.adversary(real)
-        self.adversary.requires_grad_(True)
-        fade = min(1.0, (self.step - self.args.adversary_from + 1) / 500)
-        fool = -torch.stack([f.float().mean() for f in on_fake]).mean()
-        features = torch.stack([
-            (f.float() - r.float()).abs().mean() / (r.float().abs().mean() + 1e-6)
-            for fakes, reals in zip(fake_maps, real_maps, strict=True)
-            for f, r in zip(fakes, reals, strict=True)
-        ]).mean()  # fmt: skip
-        return FOOL * fade * fool, FEATURES * fade * features
 
     def _optimise(self, optimizer: torch.optim.Optimizer, times: float = 1.0) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
