@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stage_lite.upstream import audiocraft_classes
 
-FOOL, FEATURES = 0.5, 4.0  # weights, beside 6 times the log-mel distance
+FOOL, FEATURES = 0.5, 1.0  # weights, beside 6 times the log-mel distance
 RATE = 2.5  # learning rate of the discriminator, in those of the decoder
 FADE_STEPS = 500  # in which both weights rise
 
