@@ -24,7 +24,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def run(corpus, monkeypatch):
-    """train_codec.py with a batch of two and one thread, up to a number of steps."""
+    """train_codec.py with a batch of two, up to a number of steps."""
     monkeypatch.setattr(train_codec, "WARM_SEGMENTS", 16)
     monkeypatch.setattr(train_codec, "guard", partial(train_codec.guard, n_samples=640))
 
