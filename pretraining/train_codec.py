@@ -32,6 +32,7 @@ from stage_lite.codec import (
     restart_dead_codes,
     save_codec,
 )
+from stage_lite.interrupts import Interrupts
 
 SEGMENT_FRAMES = 32
 WARM_SEGMENTS = 160  # from which k-means makes the first codebooks
@@ -251,29 +252,36 @@ def main() -> None:
         codec.decoder.load_state_dict(training.mean_decoder.state_dict())
         save_codec(codec, training.config, args.out / "codec")
 
-    began, losses = time.time(), []
+    def warm_up() -> None:
+        many = Segments(segments.songs, length, WARM_SEGMENTS, args.seed + 7).batch(0)
+        with torch.no_grad():
+            training.start_quantiser(
+                torch.cat([training.latents(p).float() for p in many.split(16)])
+            )
+
+    began, losses, interrupts = time.time(), [], Interrupts(together=False)
     try:
-        while training.step < args.steps and time.time() - began < args.seconds:
-            if training.step == args.quantise_from:
-                many = Segments(segments.songs, length, WARM_SEGMENTS, args.seed + 7).batch(0)
-                with torch.no_grad():
-                    training.start_quantiser(
-                        torch.cat([training.latents(p).float() for p in many.split(16)])
-                    )
-            losses.append(training.train_step(segments.batch(training.step)))
-            if training.step % 100 == 0:
-                keys = losses[-1].keys()
-                row = {k: round(sum(r.get(k, 0) for r in losses) / len(losses), 4) for k in keys}
-                row = {"step": training.step, "seconds": round(time.time() - began, 1)} | row
-                if training.step % 500 == 0:
-                    row |= validate(training, validation)
-                    row["restarted"] = getattr(training, "restarted", None)
-                losses.clear()
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                print(row, flush=True)
-            if training.step % args.save_every == 0:
-                save()
+        with interrupts.listening():
+            while training.step < args.steps and time.time() - began < args.seconds:
+                with interrupts.held():  # else one half of the models would be a step ahead
+                    if training.step == args.quantise_from:
+                        warm_up()
+                    losses.append(training.train_step(segments.batch(training.step)))
+                if training.step % 100 == 0:
+                    keys = losses[-1].keys()
+                    row = {
+                        k: round(sum(r.get(k, 0) for r in losses) / len(losses), 4) for k in keys
+                    }
+                    row = {"step": training.step, "seconds": round(time.time() - began, 1)} | row
+                    if training.step % 500 == 0:
+                        row |= validate(training, validation)
+                        row["restarted"] = getattr(training, "restarted", None)
+                    losses.clear()
+                    log.write(json.dumps(row) + "\n")
+                    log.flush()
+                    print(row, flush=True)
+                if training.step % args.save_every == 0:
+                    save()
     except KeyboardInterrupt:
         print(f"stopped at step {training.step}; run the same call to go on", flush=True)
     finally:

@@ -1,5 +1,6 @@
 """pretraining/train_codec.py: all its stages on a toy corpus, an exact resume, codes that stay."""
 
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -73,3 +74,18 @@ def test_ctrl_c_keeps_what_was_learned(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train_codec.CodecTraining, "train_step", interrupted)
     _, meta = run(tmp_path, 9)
     assert meta["step"] == 1 and "stopped at step 1" in capsys.readouterr().out
+
+
+def test_ctrl_c_within_a_step_comes_when_the_step_is_whole(run, tmp_path, monkeypatch):
+    whole, _ = run(tmp_path / "whole", 2)
+    step = train_codec.CodecTraining._optimise
+
+    def interrupted(self, *args):
+        if self.step == 1:
+            signal.raise_signal(signal.SIGINT)
+        step(self, *args)
+
+    monkeypatch.setattr(train_codec.CodecTraining, "_optimise", interrupted)
+    stopped, meta = run(tmp_path / "stopped", 9)
+    assert meta["step"] == 2
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
