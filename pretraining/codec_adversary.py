@@ -13,8 +13,8 @@ from torch import Tensor
 
 from stage_lite.upstream import audiocraft_classes
 
-FOOL, FEATURES = 0.5, 1.0  # weights, beside 6 times the log-mel distance
-RATE = 2.5  # learning rate of the discriminator, in those of the decoder
+FOOL, FEATURES = 0.15, 2.0  # weights, beside 6 times the log-mel distance
+RATE = 1.0  # learning rate of the discriminator, in those of the decoder
 FADE_STEPS = 500  # in which both weights rise
 
 

@@ -247,8 +247,8 @@ class _Text:
         if self.folded:
             self.pairs = [self._fold(*pair) for pair in zip(w.layers, self.keys, strict=True)]
         # One row's two matrices are held as the model's own are: bf16 and int8 read less.
-        self.rounded = self.folded and self.n_rows == 1 and w.heads.itemsize < w.table.itemsize
-        if self.rounded:
+        self.single = self.folded and self.n_rows == 1
+        if self.single:
             hold = type(w.heads)
             self.pairs = [(hold(a[0], None), hold(b[0].t(), None)) for a, b in self.pairs]
         elif self.folded:
@@ -274,8 +274,8 @@ class _Text:
         w, n_rows = self.w, min(end, self.n_rows) - start
         if n_rows <= 0:
             return None
-        if self.rounded:
-            return self._rounded_reader()  # one text, so nothing pads it
+        if self.single:
+            return self._single_reader()  # one text, so nothing pads it
         bias = None if self.bias is None else self.bias[start:end]
         if self.folded:
             return self._folded_reader(slice(start, start + n_rows), n_rows, bias)
@@ -292,29 +292,24 @@ class _Text:
     def _folded_reader(
         self, rows: slice, n_rows: int, bias: Tensor | None
     ) -> Callable[[int, Tensor, Tensor], Tensor]:
-        dim, pairs = self.w.dim, [(into[rows], out_of[rows]) for into, out_of in self.pairs]
-        lead, product, add_product = (n_rows, -1), torch.bmm, Tensor.baddbmm_
-        if n_rows == 1:  # plain matrices are quicker than batches of one
-            lead, product, add_product = (-1,), torch.mm, Tensor.addmm_
-            pairs = [(into[0], out_of[0]) for into, out_of in pairs]
-            bias = None if bias is None else bias[0]
-        per_head = (*lead, self.w.num_heads, self.keys[0][0].shape[2])
-        joined = (*lead, pairs[0][0].shape[-1])
-        flat = (*lead, dim)
+        pairs = [(into[rows], out_of[rows]) for into, out_of in self.pairs]
+        per_head = (n_rows, -1, self.w.num_heads, self.keys[0][0].shape[2])
+        joined = (n_rows, -1, pairs[0][0].shape[-1])
+        flat = (n_rows, -1, self.w.dim)
 
         def read_text(layer: int, x: Tensor, normed: Tensor) -> Tensor:
             into, out_of = pairs[layer]
-            scores = product(normed.narrow(0, 0, n_rows).view(flat), into).view(per_head)
+            scores = torch.bmm(normed.narrow(0, 0, n_rows).view(flat), into).view(per_head)
             if bias is not None:
                 scores = scores + bias
-            weights = scores.softmax(-1).view(joined)  # [(rows,) n, H * L]
+            weights = scores.softmax(-1).view(joined)  # [rows, n, H * L]
             # x is this layer's own, so what the rows with a text hear may be added in place
-            add_product(x.narrow(0, 0, n_rows).view(flat), weights, out_of)
+            x.narrow(0, 0, n_rows).view(flat).baddbmm_(weights, out_of)
             return x
 
         return read_text
 
-    def _rounded_reader(self) -> Callable[[int, Tensor, Tensor], Tensor]:
+    def _single_reader(self) -> Callable[[int, Tensor, Tensor], Tensor]:
         dim, pairs = self.w.dim, self.pairs
         per_head = (-1, self.w.num_heads, self.keys[0][0].shape[2])
 

@@ -183,14 +183,14 @@ def test_a_single_text_is_read_through_matrices_of_the_models_kind(weights, most
     def heard(weights, texts):
         prefix = build_prefix([None] * 2, target, special_token_id=CARD, context_token_id=CARD + 1)
         text = Decoder(lm, prefix, texts, weights).text
-        return text.rounded, text.reader(0, 2)(1, x.clone(), normed) - x
+        return text, text.reader(0, 2)(1, x.clone(), normed) - x
 
-    rounded, read = heard(weights, [encoded[0], None])
-    plain, exact = heard("fp32", [encoded[0], None])
-    assert rounded and not plain
+    text, read = heard(weights, [encoded[0], None])
+    _, exact = heard("fp32", [encoded[0], None])
+    assert all(type(matrix) is type(text.w.heads) for pair in text.pairs for matrix in pair)
     assert 0 < (read - exact).norm() < most * exact.norm()
     assert torch.equal(read[1], torch.zeros(128))  # the row without text hears nothing
-    assert not heard(weights, [encoded[0], encoded[0]])[0]
+    assert not heard(weights, [encoded[0], encoded[0]])[0].single
 
 
 def test_without_fbgemm_int8_is_weight_only(monkeypatch):
