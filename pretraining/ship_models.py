@@ -19,15 +19,15 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", required=True, help="name=folder")
     parser.add_argument("--out", type=Path, default=PRETRAINED)
     args = parser.parse_args()
+    models = dict(item.split("=", 1) for item in args.models)
+    models = {name: load(folder) for name, folder in models.items()}  # before their codec goes
     shared = args.out / "nano-codec"
     shared.mkdir(parents=True, exist_ok=True)
     if args.codec.resolve() != shared.resolve():  # else it is shipped already
         for file in ("config.json", "codec.safetensors"):
             shutil.copyfile(args.codec / file, shared / file)
     codec, _ = load_codec(shared)
-    for item in args.models:
-        name, folder = item.split("=", 1)
-        trained = load(folder)
+    for name, trained in models.items():
         config = dataclasses.replace(trained.config, name=name)
         model = StageModel(trained.lm, codec, config)
         saved = model.save(args.out / name, dtype="fp16", codec_folder="../nano-codec")

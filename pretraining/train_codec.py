@@ -43,7 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="a trained codec: only its decoder goes on")
-    parser.add_argument("--steps", type=int, default=19000)
+    parser.add_argument("--steps", type=int, default=13000)
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after this much time")
     parser.add_argument("--batch-size", type=int, default=10)
     parser.add_argument("--learning-rate", type=float, default=6e-4)
