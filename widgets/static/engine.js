@@ -189,8 +189,10 @@ export class Engine {
         this.live.push(source);
       }
     }
-    const first = this.live[0];
-    if (first) first.onended = () => this.live[0] === first && this.ended();
+    // Only when the last has ended: to stop the others while they render their last block of 128
+    // samples would silence it.
+    let left = this.live.length;
+    for (const source of this.live) source.onended = () => --left || this.ended();
   }
 
   ended() {
