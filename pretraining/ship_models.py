@@ -19,8 +19,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", required=True, help="name=folder")
     parser.add_argument("--out", type=Path, default=PRETRAINED)
     args = parser.parse_args()
-    models = dict(item.split("=", 1) for item in args.models)
-    models = {name: load(folder) for name, folder in models.items()}  # before their codec goes
+    folders = dict(item.split("=", 1) for item in args.models)
+    models = {name: load(folder) for name, folder in folders.items()}  # before their codec goes
     shared = args.out / "nano-codec"
     shared.mkdir(parents=True, exist_ok=True)
     if args.codec.resolve() != shared.resolve():  # else it is shipped already

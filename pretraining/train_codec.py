@@ -259,6 +259,17 @@ def main() -> None:
                 torch.cat([training.latents(p).float() for p in many.split(16)])
             )
 
+    def tell() -> None:
+        row = {k: round(sum(r.get(k, 0) for r in losses) / len(losses), 4) for k in losses[-1]}
+        row = {"step": training.step, "seconds": round(time.time() - began, 1)} | row
+        if training.step % 500 == 0:
+            row |= validate(training, validation)
+            row["restarted"] = getattr(training, "restarted", None)
+        losses.clear()
+        log.write(json.dumps(row) + "\n")
+        log.flush()
+        print(row, flush=True)
+
     began, losses, interrupts = time.time(), [], Interrupts(together=False)
     try:
         with interrupts.listening():
@@ -268,18 +279,7 @@ def main() -> None:
                         warm_up()
                     losses.append(training.train_step(segments.batch(training.step)))
                 if training.step % 100 == 0:
-                    keys = losses[-1].keys()
-                    row = {
-                        k: round(sum(r.get(k, 0) for r in losses) / len(losses), 4) for k in keys
-                    }
-                    row = {"step": training.step, "seconds": round(time.time() - began, 1)} | row
-                    if training.step % 500 == 0:
-                        row |= validate(training, validation)
-                        row["restarted"] = getattr(training, "restarted", None)
-                    losses.clear()
-                    log.write(json.dumps(row) + "\n")
-                    log.flush()
-                    print(row, flush=True)
+                    tell()
                 if training.step % args.save_every == 0:
                     save()
     except KeyboardInterrupt:

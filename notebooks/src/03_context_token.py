@@ -536,7 +536,7 @@ charts.bars(gaps, "what another song's click costs (nats)")
 # %% [markdown]
 # ## What could be wrong, in numbers
 #
-# - **Sixteen windows.** The card of `nano` has 200, with intervals.
+# - **Sixteen windows.** The card of `nano` has 256, with intervals.
 # - **How the row begins.** STAGE draws it at random. Does it matter before training? See below.
 # - **Positions.** STAGE counts on from context to target. `nano` lets the target begin anew behind the token, so that what
 #   sounds together has the same number. (`sl.load("nano-stage")` keeps STAGE's: it follows a click as well as `nano` does, a mix
